@@ -1,0 +1,195 @@
+#include "cache/rows.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <tuple>
+
+#include "core/hash.h"
+#include "generated/cache_sql.h"
+#include "w4tune/error.h"
+
+namespace w4tune::rows {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "samples are stored as they lie");
+
+constexpr std::string_view kScheduleMark = " | split_k=";
+constexpr std::string_view kRasterMark = " raster=";
+
+[[noreturn]] void damaged(std::string_view what) {
+  throw Error(ErrorCode::kDatabase,
+              fmt::format("the cache is damaged: {}. Restore a copy, or move it away and tune "
+                          "again.",
+                          what));
+}
+
+int parse_count(std::string_view text, std::string_view line) {
+  int value = 0;
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (result.ec != std::errc{} || result.ptr != text.data() + text.size()) {
+    damaged(fmt::format("'{}' is not a candidate", line));
+  }
+  return value;
+}
+
+Candidate parse_candidate(std::string_view line) {
+  const auto schedule = line.find(kScheduleMark);
+  const auto raster = line.find(kRasterMark, schedule);
+  if (raster == std::string_view::npos) damaged(fmt::format("'{}' is not a candidate", line));
+  const auto split = schedule + kScheduleMark.size();
+  return {.config = parse_kernel_config(line.substr(0, schedule)),
+          .schedule = {.split_k = parse_count(line.substr(split, raster - split), line),
+                       .raster = parse_count(line.substr(raster + kRasterMark.size()), line)}};
+}
+
+Candidate read_candidate(const Statement& row) {
+  return {.config = parse_kernel_config(row.bytes("config")),
+          .schedule = {.split_k = row.integer("split_k"), .raster = row.integer("raster")}};
+}
+
+ErrorMetrics read_error(const Statement& row) {
+  return {.worst_ratio = row.real("error_worst_ratio"),
+          .relative_norm = row.real("error_relative_norm"),
+          .max_abs = row.real("error_max_abs")};
+}
+
+DeviceInfo read_device(const Statement& row) {
+  return {.name = row.text("name"),
+          .sm = row.integer("sm"),
+          .sm_count = row.integer("sm_count"),
+          .l2_bytes = static_cast<std::size_t>(row.int64("l2_bytes")),
+          .smem_block_bytes = static_cast<std::size_t>(row.int64("smem_block_bytes")),
+          .smem_sm_bytes = static_cast<std::size_t>(row.int64("smem_sm_bytes")),
+          .threads_per_sm = row.integer("threads_per_sm"),
+          .clock_mhz = row.integer("clock_mhz"),
+          .dram_gbps = row.real("dram_gbps"),
+          .mma_tflops = row.real("mma_tflops")};
+}
+
+Winner read_winner(const Statement& row) {
+  return {.problem = {.op = parse_op(row.bytes("op")),
+                      .n = row.integer("n"),
+                      .k = row.integer("k"),
+                      .group_size = row.integer("group_size"),
+                      .dtype = parse_dtype(row.bytes("dtype"))},
+          .m = row.integer("m"),
+          .m_lo = row.integer("m_lo"),
+          .m_hi = row.integer("m_hi"),
+          .provenance = parse_provenance(row.bytes("provenance")),
+          .candidate = read_candidate(row),
+          .footprint = {.row_tile = row.integer("row_tile"),
+                        .token_tile = row.integer("token_tile"),
+                        .depth_tile = row.integer("depth_tile"),
+                        .threads = row.integer("threads"),
+                        .smem_bytes = row.integer("smem_bytes")},
+          .compilation_key = row.text("compilation_key"),
+          .registers = row.integer("registers"),
+          .spill_bytes = row.integer("spill_bytes"),
+          .time_us_median = row.real("time_us_median"),
+          .time_us = decode_samples(row.bytes("time_us_samples")),
+          .clock_mhz = decode_samples(row.bytes("clock_mhz_samples")),
+          .error = read_error(row),
+          .floor_us = row.real("floor_us"),
+          .baseline_us = row.real("baseline_us"),
+          .tie_set = decode_candidates(row.bytes("tie_set"))};
+}
+
+}  // namespace
+
+std::string encode_samples(const std::vector<double>& samples) {
+  std::string bytes(samples.size() * sizeof(double), '\0');
+  if (!samples.empty()) std::memcpy(bytes.data(), samples.data(), bytes.size());
+  return bytes;
+}
+
+std::vector<double> decode_samples(std::string_view bytes) {
+  if (bytes.size() % sizeof(double) != 0) damaged("samples are cut off");
+  std::vector<double> samples(bytes.size() / sizeof(double));
+  if (!samples.empty()) std::memcpy(samples.data(), bytes.data(), bytes.size());
+  return samples;
+}
+
+std::string encode_candidates(const std::vector<Candidate>& candidates) {
+  std::string text;
+  for (const Candidate& candidate : candidates) text += to_string(candidate) + '\n';
+  return text;
+}
+
+std::vector<Candidate> decode_candidates(std::string_view text) {
+  std::vector<Candidate> candidates;
+  while (!text.empty()) {
+    const auto end = text.find('\n');
+    candidates.push_back(parse_candidate(text.substr(0, end)));
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+  }
+  return candidates;
+}
+
+void bind_device_key(Statement& statement, const DeviceInfo& device) {
+  statement.bind(":name", device.name).bind(":sm", device.sm).bind(":sm_count", device.sm_count);
+}
+
+void bind_problem(Statement& statement, const Problem& problem) {
+  statement.bind(":op", to_string(problem.op))
+      .bind(":n", problem.n)
+      .bind(":k", problem.k)
+      .bind(":group_size", problem.group_size)
+      .bind(":dtype", to_string(problem.dtype));
+}
+
+std::optional<std::int64_t> find_device(const Database& database, const DeviceInfo& device) {
+  Statement find(database, sql::text("find_device.sql"));
+  bind_device_key(find, device);
+  if (!find.step()) return std::nullopt;
+  return find.int64("id");
+}
+
+std::optional<std::int64_t> find_problem(const Database& database, const Problem& problem) {
+  Statement find(database, sql::text("find_problem.sql"));
+  bind_problem(find, problem);
+  if (!find.step()) return std::nullopt;
+  return find.int64("id");
+}
+
+std::vector<DeviceRow> select_devices(const Database& database) {
+  std::vector<DeviceRow> devices;
+  Statement select(database, sql::text("select_devices.sql"));
+  while (select.step()) devices.push_back({.id = select.int64("id"), .info = read_device(select)});
+  return devices;
+}
+
+Trial read_trial(const Statement& row, const Workload& workload) {
+  return {.workload = workload,
+          .candidate = read_candidate(row),
+          .outcome = parse_outcome(row.bytes("outcome")),
+          .detail = row.text("detail"),
+          .error = read_error(row),
+          .time_us = decode_samples(row.bytes("time_us_samples")),
+          .clock_mhz = decode_samples(row.bytes("clock_mhz_samples")),
+          .compilation_key = row.text("compilation_key")};
+}
+
+std::vector<Winner> select_winners(const Database& database, std::int64_t device_id) {
+  std::vector<Winner> winners;
+  Statement select(database, sql::text("select_winners.sql"));
+  select.bind(":device_id", device_id);
+  while (select.step()) winners.push_back(read_winner(select));
+  std::sort(winners.begin(), winners.end(), [](const Winner& a, const Winner& b) {
+    return std::tie(a.problem, a.m) < std::tie(b.problem, b.m);
+  });
+  return winners;
+}
+
+void check_cubin(const Database& database, std::string_view image, std::string_view sha256) {
+  if (sha256_hex(image) == sha256) return;
+  throw Error(ErrorCode::kDatabase,
+              fmt::format("the cache '{}' is damaged: a cubin differs from its SHA-256. Restore a "
+                          "copy, or move it away and tune again.",
+                          database.path()));
+}
+
+}  // namespace w4tune::rows

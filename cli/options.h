@@ -1,0 +1,52 @@
+// Options that several commands share, and what their texts mean.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "core/device_info.h"
+#include "tuner/plan.h"
+
+namespace w4tune {
+
+// $XDG_CACHE_HOME/w4tune/w4tune.db, else ~/.cache/w4tune/w4tune.db.
+std::string default_db_path();
+
+// --db FILE
+void add_db_option(CLI::App& command, std::string& path);
+// --json
+void add_json_option(CLI::App& command, bool& json);
+// --cuda-path DIR: where the toolkit's libraries are looked for first.
+void add_cuda_path_option(CLI::App& command);
+
+// --model, --plan, --m, --shape, --op, --group, --dtype
+struct PlanOptions {
+  std::string model = "pi05";
+  std::string plan_file;
+  std::vector<int> m;
+  std::vector<std::string> shapes;  // "N,K"
+  std::vector<std::string> ops;
+  std::string group;  // "128" or "channel"
+  std::string dtype;
+
+  [[nodiscard]] Plan plan() const;
+};
+void add_plan_options(CLI::App& command, PlanOptions& options);
+
+// "5m", "90s", "1h", "300" (seconds). Throws Error{kInvalidArgument}.
+double parse_duration_s(const std::string& text);
+// "64M", "1G", "4096". Throws Error{kInvalidArgument}.
+std::size_t parse_bytes(const std::string& text);
+
+// The GPU that --gpu names: one that is here, or one to predict for.
+struct Target {
+  DeviceInfo device;
+  bool present = false;
+  int ordinal = 0;
+};
+// `name` is "auto" or a name of the device table. Throws Error{kNoDevice} for "auto" without a GPU
+// and Error{kInvalidArgument} for a name nobody knows.
+Target find_target(const std::string& name);
+
+}  // namespace w4tune

@@ -1,0 +1,119 @@
+#include "cli/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+
+#include "core/stats.h"
+
+namespace w4tune {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kStatusInterval = std::chrono::milliseconds(100);
+
+std::string duration(double seconds) {
+  const int whole = static_cast<int>(seconds + 0.5);
+  if (whole < 60) return fmt::format("{}s", whole);
+  return fmt::format("{}m{:02}s", whole / 60, whole % 60);
+}
+
+}  // namespace
+
+Progress::Progress(bool predicting, bool quiet)
+    : predicting_(predicting), quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+Progress::~Progress() { clear(); }
+
+void Progress::clear() {
+  if (status_shown_) std::fputs("\r\033[K", stderr);
+  status_shown_ = false;
+}
+
+void Progress::status(const std::string& line) {
+  if (quiet_ || !terminal_) return;
+  last_status_ = Clock::now();
+  std::fputs(("\r" + line + "\033[K").c_str(), stderr);
+  std::fflush(stderr);
+  status_shown_ = true;
+}
+
+void Progress::print(const std::string& line) {
+  clear();
+  std::fputs((line + "\n").c_str(), stderr);
+}
+
+std::string Progress::eta() const {
+  const std::size_t done = index_ - resumed_;
+  if (done == 0) return "ETA ?";
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+  return "ETA " + duration(elapsed / static_cast<double>(done) * static_cast<double>(total_ - index_));
+}
+
+void Progress::on_phase(const std::string& what) {
+  if (quiet_) return;
+  if (terminal_) {
+    status(what + " ...");
+  } else {
+    print(what);
+  }
+}
+
+void Progress::on_ceilings(const Ceilings& ceilings) {
+  if (quiet_) return;
+  print(fmt::format("{}: {:.0f} GB/s, {:.0f} TFLOP/s ({})", predicting_ ? "assumed" : "measured",
+                    ceilings.copy_gbps, ceilings.mma_tflops, ceilings.mma_source));
+}
+
+void Progress::on_workload(std::size_t index, std::size_t total, const Workload& workload,
+                           double floor_us) {
+  index_ = index;
+  total_ = total;
+  workload_ = workload;
+  floor_us_ = floor_us;
+  status(fmt::format("[{}/{}] {}", index + 1, total, to_string(workload)));
+}
+
+void Progress::on_candidate(const Trial& trial, int done, int planned, double best_us) {
+  if (Clock::now() - last_status_ < kStatusInterval) return;
+  const std::string best =
+      std::isfinite(best_us)
+          ? fmt::format("best {:.2f} us, {:.0f} % of floor", best_us, 100.0 * floor_us_ / best_us)
+          : "none works yet";
+  status(fmt::format("[{}/{}] {}  {}/{}  {}  {}  {}", index_ + 1, total_, to_string(workload_), done,
+                     planned, best, eta(), to_string(trial.outcome)));
+}
+
+void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_far*/) {
+  if (result.resumed) ++resumed_;
+  if (quiet_) return;
+  const Problem& problem = result.workload.problem;
+  if (problem != printed_) {
+    print(to_string(problem));
+    printed_ = problem;
+  }
+  if (!result.winner) {
+    print(fmt::format("  M {:>4}  untuned: {} candidates, {} failed", result.workload.m,
+                      result.evaluated + result.reused, result.failed));
+    return;
+  }
+  const Winner& winner = *result.winner;
+  const char* kind = winner.provenance == Provenance::kPredicted ? "predicted" : "measured ";
+  std::string line = fmt::format("  M {:>4}  {} {:>8.2f} us  {:>3.0f} % of floor", result.workload.m,
+                                 kind, winner.time_us_median,
+                                 100.0 * winner.floor_us / winner.time_us_median);
+  if (result.baseline) {
+    line += fmt::format("  {:>5.2f}x {}", median(result.baseline->time_us) / winner.time_us_median,
+                        result.baseline->name);
+  }
+  line += "  " + to_string(winner.candidate);
+  if (result.resumed) line += "  (from the cache)";
+  print(line);
+}
+
+void Progress::on_warning(const std::string& message) { print("warning: " + message); }
+
+}  // namespace w4tune

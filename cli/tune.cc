@@ -1,0 +1,222 @@
+// w4tune tune: the default command. Measures on the GPU that is here, predicts for one that is not.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "core/stats.h"
+#include "gpu/device.h"
+#include "templates/cost.h"
+#include "tuner/cublaslt.h"
+#include "tuner/ranking.h"
+#include "tuner/report.h"
+#include "tuner/tune.h"
+#include "w4tune/error.h"
+
+namespace w4tune {
+namespace {
+
+volatile std::sig_atomic_t g_interrupted = 0;
+
+void on_interrupt(int /*signal*/) {
+  if (g_interrupted != 0) std::_Exit(130);  // the second Ctrl-C does not wait
+  g_interrupted = 1;
+}
+
+struct Options {
+  PlanOptions plan;
+  std::string gpu = "auto";
+  std::string db;
+  std::string report;
+  std::string budget;
+  std::string max_workspace = "64M";
+  std::string device_dir;
+  int evaluations = TuneOptions{}.evaluations;
+  int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  std::uint64_t seed = 1;
+  bool explain = false;
+  bool verify_on_device = false;
+  bool no_baseline = false;
+  bool quiet = false;
+  bool json = false;
+};
+
+// Counts what each constraint rejected, for every workload; tunes nothing.
+int explain(const TuneOptions& options, bool as_json) {
+  nlohmann::json document = nlohmann::json::array();
+  const auto rankings = rank_all(options.plan.workloads, options.device, options.max_workspace_bytes,
+                                 options.threads);
+  for (std::size_t i = 0; i < rankings.size(); ++i) {
+    const Ranking& ranking = rankings[i];
+    std::uint64_t rejected = 0;
+    for (const auto& [reason, count] : ranking.rejected) rejected += count;
+    const std::uint64_t kept = ranking.raw_count - rejected;
+    if (as_json) {
+      document.push_back({{"workload", to_string(options.plan.workloads[i])},
+                          {"family", ranking.family->id()},
+                          {"raw", ranking.raw_count},
+                          {"kept", kept},
+                          {"rejected", ranking.rejected}});
+      continue;
+    }
+    fmt::print("{}  {}: {} points, {} kept\n", to_string(options.plan.workloads[i]),
+               ranking.family->id(), ranking.raw_count, kept);
+    for (const auto& [reason, count] : ranking.rejected) fmt::print("  {:>9}  {}\n", count, reason);
+  }
+  if (as_json) fmt::print("{}\n", document.dump(1));
+  return kExitOk;
+}
+
+// Writes the report after every workload, so that a run that dies leaves what it has.
+class Reporter final : public TuneObserver {
+ public:
+  Reporter(TuneObserver& next, std::string path, const TuneOptions& options)
+      : next_(next), path_(std::move(path)), options_(options) {}
+
+  void on_phase(const std::string& what) override { next_.on_phase(what); }
+  void on_ceilings(const Ceilings& ceilings) override { next_.on_ceilings(ceilings); }
+  void on_workload(std::size_t index, std::size_t total, const Workload& workload,
+                   double floor) override {
+    next_.on_workload(index, total, workload, floor);
+  }
+  void on_candidate(const Trial& trial, int done, int planned, double best_us) override {
+    next_.on_candidate(trial, done, planned, best_us);
+  }
+  void on_result(const WorkloadResult& result, const TuneResult& so_far) override {
+    next_.on_result(result, so_far);
+    if (!path_.empty()) write_report(path_, report(so_far));
+  }
+  void on_warning(const std::string& message) override { next_.on_warning(message); }
+
+  [[nodiscard]] nlohmann::json report(const TuneResult& result) {
+    if (run_.source_hash.empty()) {
+      run_ = describe_run(options_, device_sources_from(options_.device_dir).hash);
+    }
+    return report_json(run_, result);
+  }
+
+ private:
+  TuneObserver& next_;
+  std::string path_;
+  const TuneOptions& options_;
+  RunInfo run_;
+};
+
+void print_closing(const TuneResult& result, const Options& options) {
+  std::vector<double> ratios;
+  int slower = 0;
+  for (const WorkloadResult& row : result.rows) {
+    if (!row.winner || !row.baseline) continue;
+    const double ratio = median(row.baseline->time_us) / row.winner->time_us_median;
+    ratios.push_back(ratio);
+    if (ratio < 1.0) ++slower;
+  }
+  if (!ratios.empty()) {
+    fmt::print("{} workloads: {:.2f}x the FP16 baseline (geometric mean); FP16 is faster in {}\n",
+               ratios.size(), geometric_mean(ratios), slower);
+  }
+  const int untuned = result.untuned();
+  if (result.interrupted) {
+    fmt::print("interrupted: everything measured so far is kept; the same command goes on from here\n");
+  } else if (untuned > 0) {
+    fmt::print("{} workloads are untuned: no candidate worked within the budget\n", untuned);
+  }
+  fmt::print("cache: {}\n", options.db);
+  if (!options.report.empty()) fmt::print("report: {}\n", options.report);
+}
+
+int run(const Options& options) {
+  const Target target = find_target(options.gpu);
+  TuneOptions tune;
+  tune.plan = options.plan.plan();
+  tune.device = target.device;
+  tune.ordinal = target.ordinal;
+  tune.evaluations = options.evaluations;
+  if (!options.budget.empty()) tune.budget_s = parse_duration_s(options.budget);
+  tune.max_workspace_bytes = parse_bytes(options.max_workspace);
+  tune.threads = options.threads;
+  tune.device_dir = options.device_dir;
+  tune.baseline = !options.no_baseline;
+  tune.verify_on_device = options.verify_on_device;
+  tune.protocol.seed = options.seed;
+  tune.interrupted = [] { return g_interrupted != 0; };
+  if (options.explain) return explain(tune, options.json);
+
+  Progress progress(!target.present, options.quiet);
+  Reporter reporter(progress, options.report, tune);
+  if (!target.present) {
+    const std::string here = device_count() > 0 ? query_device(0).name : "no GPU";
+    progress.on_warning(fmt::format(
+        "no {} here ({}): kernels are ranked by the cost model and every time is a prediction",
+        target.device.name, here));
+    fmt::print(stderr, "assumed: {}\n", describe(assumed_rates(target.device)));
+  } else if (tune.baseline && !CublasLt::available()) {
+    progress.on_warning("cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
+  }
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+  Store store = Store::open(options.db, Store::Mode::kReadWrite);
+  const TuneResult result = target.present ? tune_measured(tune, store, reporter)
+                                           : tune_predicted(tune, store, reporter);
+  if (!options.report.empty()) write_report(options.report, reporter.report(result));
+  if (options.json) {
+    fmt::print("{}\n", reporter.report(result).dump(1));
+  } else {
+    print_closing(result, options);
+  }
+  return result.interrupted || result.untuned() > 0 ? kExitUntuned : kExitOk;
+}
+
+}  // namespace
+
+void add_tune(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("tune", "Find the fastest kernel for each workload (default)");
+  command->footer(
+      "Examples:\n"
+      "  w4tune --gpu auto                       tune Pi0.5's MLPs on the GPU that is here\n"
+      "  w4tune --gpu a40                        measure on an A40, or predict for one\n"
+      "  w4tune --m 10,50 --shape 4096,1024 --budget 30s\n"
+      "  w4tune --explain --m 10                 what the search space keeps, and why\n"
+      "The same command again goes on where a killed run stopped.");
+  command->add_option("--gpu", options->gpu, "auto, or one of: " + known_device_aliases())
+      ->type_name("NAME")
+      ->capture_default_str();
+  add_plan_options(*command, options->plan);
+  add_db_option(*command, options->db);
+  command->add_option("--report", options->report, "Write a JSON report, and a summary beside it")
+      ->type_name("FILE");
+  command->add_option("--budget", options->budget, "Wall-clock limit of the run, e.g. 5m")
+      ->type_name("TIME");
+  command->add_option("--evaluations", options->evaluations, "Candidates measured for a workload")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  command->add_option("--max-workspace", options->max_workspace, "Limit of the split's partials")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "Compiler threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_option("--seed", options->seed, "Of the random operands; another seed measures anew")
+      ->capture_default_str();
+  command->add_flag("--explain", options->explain, "Count what each constraint rejects; tune nothing");
+  command->add_flag("--verify-on-device", options->verify_on_device,
+                    "Run predicted kernels (as PTX) on the GPU that is here, for correctness");
+  command->add_flag("--no-baseline", options->no_baseline, "Do not measure cuBLASLt");
+  command->add_option("--device-dir", options->device_dir,
+                      "Read device sources from here instead of the embedded ones")
+      ->type_name("DIR")
+      ->check(CLI::ExistingDirectory);
+  add_cuda_path_option(*command);
+  command->add_flag("--quiet", options->quiet, "Warnings and the closing lines only");
+  add_json_option(*command, options->json);
+  command->callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace w4tune

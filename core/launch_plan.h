@@ -1,0 +1,46 @@
+// What is chosen at launch rather than at compile: grid, split, raster, workspace.
+//
+// The tuner and the runtime build a LaunchPlan from the same three values, so what was measured is
+// what is launched.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/problem.h"
+
+namespace w4tune {
+
+// The part of a compiled kernel that a launch needs to know.
+struct Footprint {
+  int row_tile = 0;    // weight rows of one output tile
+  int token_tile = 0;  // tokens of one output tile
+  int depth_tile = 0;  // depth of one pipeline step; the split is in whole steps
+  int threads = 0;
+  int smem_bytes = 0;  // dynamic shared memory of one CTA
+
+  auto operator<=>(const Footprint&) const = default;
+};
+
+// The run-time choices that are searched beside the KernelConfig.
+struct Schedule {
+  int split_k = 1;
+  int raster = 1;
+
+  auto operator<=>(const Schedule&) const = default;
+};
+
+struct LaunchPlan {
+  std::uint32_t grid = 0;  // CTAs, one-dimensional
+  std::uint32_t threads = 0;
+  std::uint32_t smem_bytes = 0;
+  Schedule schedule;              // as launched: split_k clamped to the number of depth steps
+  std::size_t partial_bytes = 0;  // FP32 partials, 0 without a split
+  std::size_t counter_count = 0;  // 32-bit counters, 0 without a split
+};
+
+// Requires m >= 1. split_k is clamped to the depth steps of the problem.
+LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, int m,
+                            Schedule schedule);
+
+}  // namespace w4tune

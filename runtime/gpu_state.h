@@ -1,0 +1,81 @@
+// GpuState: what a Dispatcher holds on the GPU: its context, kernels and workspace.
+//
+// Any thread may launch; whatever context is current to it stays so.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/gemm_args.h"
+#include "gpu/module.h"
+#include "runtime/device_rows.h"
+#include "runtime/table.h"
+#include "runtime/workspace.h"
+#include "w4tune/packing.h"
+
+namespace w4tune {
+
+// The context of `open`, see w4tune/dispatcher.h; retained while it lives if it is the primary one
+// of a device that had none current.
+class ServingContext {
+ public:
+  // Device -1: that of the current context, else device 0. Throws Error{kNoDevice} for a device
+  // that is not there, and as driver() does.
+  explicit ServingContext(int device);
+  ServingContext(const ServingContext&) = delete;
+  ServingContext& operator=(const ServingContext&) = delete;
+  ~ServingContext();
+
+  [[nodiscard]] CUcontext handle() const { return context_; }
+  [[nodiscard]] int device() const { return device_; }
+
+ private:
+  CUdevice device_ = 0;
+  CUcontext context_ = nullptr;
+  bool is_retained_ = false;
+};
+
+// Makes a context current to this thread for a scope; costs next to nothing where it is already.
+class ContextScope {
+ public:
+  explicit ContextScope(CUcontext context);
+  ContextScope(const ContextScope&) = delete;
+  ContextScope& operator=(const ContextScope&) = delete;
+  ~ContextScope();
+
+ private:
+  CUcontext previous_ = nullptr;
+  bool is_switched_ = false;
+};
+
+class GpuState {
+ public:
+  explicit GpuState(int device) : context_(device) {}
+  GpuState(const GpuState&) = delete;
+  GpuState& operator=(const GpuState&) = delete;
+  ~GpuState();
+
+  [[nodiscard]] int device() const { return context_.device(); }
+
+  // Loads each distinct cubin once and fills in the functions of the table; called once.
+  void load(const DeviceRows& rows, Table& table);
+
+  // Enqueues; partials, counters and schedule of `args` are filled in here.
+  void launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream);
+
+  void pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
+                    void* packed_scales, CUstream stream) const;
+
+ private:
+  ServingContext context_;
+  std::vector<Kernel> kernels_;
+  std::optional<Kernel> pack_kernel_;
+  std::optional<Workspace> workspace_;
+};
+
+}  // namespace w4tune

@@ -1,0 +1,126 @@
+// Dispatcher: serves the kernels of one tuned file on one GPU.
+//
+// y [m, n] = x [m, k] * dequant(w)^T on the caller's stream. `open` reads the file once and loads
+// every kernel; the file may go afterwards. Except for moving and destroying, every member may be
+// called from any thread at any time, under CUDA graph capture too. Work that was launched must
+// have finished before the Dispatcher is destroyed. A moved-from Dispatcher may only be assigned
+// to.
+//
+// Context: the one current to the thread that opened, if it is of the device asked for, else the
+// device's primary context (the one the CUDA runtime uses). Streams and pointers must belong to it;
+// whatever is current to the calling thread stays so.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "w4tune/export.h"
+#include "w4tune/packing.h"
+#include "w4tune/types.h"
+
+struct CUstream_st;
+
+namespace w4tune {
+
+using CudaStream = CUstream_st*;  // cudaStream_t, CUstream
+
+struct TunedKernel;  // belongs to a Dispatcher
+
+struct OpenOptions {
+  // CUDA ordinal; -1: the device of the current context, without one device 0.
+  int device = -1;
+  // When set, the rows of this GPU (its name, or an alias such as "a40") are loaded for looking
+  // only: no GPU is touched, launch and pack_weights throw.
+  std::string device_name;
+};
+
+// What serves one M. A plain value, valid as long as its Dispatcher.
+struct W4TUNE_API Selection {
+  const TunedKernel* kernel = nullptr;  // nullptr: refused
+  Match match = Match::kRefused;
+  const char* reason = "";  // why it is refused; "" otherwise
+
+  explicit operator bool() const noexcept { return kernel != nullptr; }
+  // "mma_pipe row_tile=128 ... | split_k=4 raster=1"; "" when refused.
+  [[nodiscard]] const char* config() const noexcept;
+};
+
+// Device pointers, 16-byte aligned, of the problem's dtype where not packed.
+struct LaunchOperands {
+  const void* x = nullptr;       // [m, k] row-major
+  const void* w = nullptr;       // packed weight
+  const void* scales = nullptr;  // packed scales
+  void* y = nullptr;             // [m, n] row-major; overlaps no operand
+  int m = 0;
+  std::int64_t ldx = 0;  // elements between rows, a multiple of 8, at least k; 0: k
+  std::int64_t ldy = 0;  // elements between rows, a multiple of 8, at least n; 0: n
+};
+
+// What serves one interval of M, m_lo <= M <= m_hi.
+struct ServedInterval {
+  Problem problem;
+  int m = 0;  // where it was tuned
+  int m_lo = 0;
+  int m_hi = 0;  // kUnboundedTokens for the last interval of a problem
+  std::string config;
+  Match match = Match::kRefused;  // at m: kExact, kSameArch or kPredicted
+  double time_us_median = 0.0;    // measured, or what the cost model says for kPredicted
+  double floor_us = 0.0;          // lower bound by bandwidth and matrix rate
+  double baseline_us = 0.0;       // cuBLASLt FP16 in the same run; 0 where not measured
+};
+
+inline constexpr int kUnboundedTokens = 1 << 30;
+
+// "exact", "interpolated_m", ...; static storage.
+W4TUNE_API const char* match_name(Match match) noexcept;
+
+class W4TUNE_API Dispatcher {
+ public:
+  // Rows of exactly this GPU (name, architecture, number of SMs) serve; without them those of the
+  // GPU of the same architecture with the closest number of SMs. Throws Error{kNotFound} when the
+  // file is missing or has neither, {kDatabase} when it can't be used, {kEnvironment} or
+  // {kNoDevice} without a driver or GPU, {kDevice} when the GPU refuses a kernel.
+  static Dispatcher open(const std::string& path, const OpenOptions& options = {});
+
+  Dispatcher(Dispatcher&& other) noexcept;
+  Dispatcher& operator=(Dispatcher&& other) noexcept;
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+  ~Dispatcher();
+
+  // The kernel whose interval covers m; beyond the largest tuned M the last interval serves.
+  // Refused for a problem the file lacks and for m < 1. Neither allocates nor locks.
+  [[nodiscard]] Selection select(const Problem& problem, int m) const noexcept;
+
+  // Enqueues y = x * dequant(w)^T. Throws Error{kInvalidArgument} naming the operand that does not
+  // fit, {kDevice} when the driver refuses the launch.
+  //
+  // Kernels that split K share a workspace per stream, made at the stream's first such launch
+  // (64 streams at most, each about as large as the largest tuned need). A launch that needs more,
+  // which happens only beyond the largest tuned M, lowers its split: the same way every time. A
+  // captured graph keeps the workspace of the stream it was captured on: two graphs captured on one
+  // stream, or such a graph and launches on that stream, must not run at the same time. Let the
+  // work of a stream (or, for the per-thread default stream, of a thread) finish before destroying
+  // it.
+  void launch(const Selection& selection, const LaunchOperands& operands, CudaStream stream) const;
+
+  // Packs on the GPU what w4tune/packing.h packs on the CPU, bit for bit. Device pointers; packed_w
+  // and packed_scales 16-byte aligned. Throws as launch, and {kNotFound} when the file has no
+  // packing kernel.
+  void pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
+                    void* packed_scales, CudaStream stream) const;
+
+  // What serves, sorted by problem and M.
+  [[nodiscard]] std::vector<ServedInterval> intervals() const;
+  // The GPU whose rows serve.
+  [[nodiscard]] const std::string& device_name() const noexcept;
+
+ private:
+  class Impl;
+  explicit Dispatcher(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace w4tune

@@ -1,0 +1,111 @@
+/* The C ABI of w4tune: C99, for other languages. Meanings are those of w4tune/dispatcher.h and
+ * w4tune/packing.h.
+ *
+ * Functions return W4TUNE_OK or an error code; then w4tune_last_error() says what failed, why and
+ * what to do, and outputs are untouched. Any thread may call anything but w4tune_close at any time.
+ * Strings belong to the library. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "w4tune/export.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum w4tune_status {
+  W4TUNE_OK = 0,
+  W4TUNE_INVALID_ARGUMENT = 1,
+  W4TUNE_NOT_FOUND = 2,
+  W4TUNE_ENVIRONMENT = 3,
+  W4TUNE_NO_DEVICE = 4,
+  W4TUNE_DEVICE = 5,
+  W4TUNE_DATABASE = 6,
+  W4TUNE_INTERNAL = 7
+} w4tune_status;
+
+typedef enum w4tune_op { W4TUNE_GEMM = 0, W4TUNE_GEGLU = 1 } w4tune_op;
+typedef enum w4tune_dtype { W4TUNE_F16 = 0, W4TUNE_BF16 = 1 } w4tune_dtype;
+typedef enum w4tune_encoding { W4TUNE_OFFSET8 = 0, W4TUNE_SIGNED = 1 } w4tune_encoding;
+
+typedef enum w4tune_match {
+  W4TUNE_EXACT = 0,
+  W4TUNE_INTERPOLATED_M = 1,
+  W4TUNE_SAME_ARCH = 2,
+  W4TUNE_PREDICTED = 3,
+  W4TUNE_DEFAULT = 4,
+  W4TUNE_REFUSED = 5
+} w4tune_match;
+
+typedef struct w4tune_dispatcher w4tune_dispatcher;
+
+typedef struct w4tune_problem {
+  int op; /* w4tune_op */
+  int n;  /* width of y */
+  int k;  /* depth */
+  int group_size;
+  int dtype; /* w4tune_dtype */
+} w4tune_problem;
+
+/* Valid as long as its dispatcher. */
+typedef struct w4tune_selection {
+  const void* kernel; /* NULL: refused */
+  int match;          /* w4tune_match */
+  const char* reason; /* why it is refused; "" otherwise */
+} w4tune_selection;
+
+typedef struct w4tune_operands {
+  const void* x;
+  const void* w;
+  const void* scales;
+  void* y;
+  int m;
+  int64_t ldx; /* 0: k */
+  int64_t ldy; /* 0: n */
+} w4tune_operands;
+
+/* device: CUDA ordinal or -1. device_name: NULL, or the GPU whose rows to load for looking only. */
+W4TUNE_API w4tune_status w4tune_open(const char* path, int device, const char* device_name,
+                                     w4tune_dispatcher** dispatcher);
+/* NULL is fine. */
+W4TUNE_API void w4tune_close(w4tune_dispatcher* dispatcher);
+
+/* The GPU whose rows serve; "" for NULL. */
+W4TUNE_API const char* w4tune_device_name(const w4tune_dispatcher* dispatcher);
+
+/* A refusal is no error: see selection->match. */
+W4TUNE_API w4tune_status w4tune_select(const w4tune_dispatcher* dispatcher,
+                                       const w4tune_problem* problem, int m,
+                                       w4tune_selection* selection);
+/* "" for NULL and for a refused selection. */
+W4TUNE_API const char* w4tune_selection_config(const w4tune_selection* selection);
+
+/* stream: a cudaStream_t or CUstream. */
+W4TUNE_API w4tune_status w4tune_launch(const w4tune_dispatcher* dispatcher,
+                                       const w4tune_selection* selection,
+                                       const w4tune_operands* operands, void* stream);
+
+W4TUNE_API w4tune_status w4tune_packed_sizes(const w4tune_problem* problem, size_t* weight_bytes,
+                                             size_t* scale_bytes);
+/* encoding: w4tune_encoding. */
+W4TUNE_API w4tune_status w4tune_pack_weights_host(const w4tune_problem* problem,
+                                                  const void* nibbles, const void* scales,
+                                                  int encoding, void* packed_w,
+                                                  void* packed_scales);
+W4TUNE_API w4tune_status w4tune_pack_weights_device(const w4tune_dispatcher* dispatcher,
+                                                    const w4tune_problem* problem,
+                                                    const void* nibbles, const void* scales,
+                                                    int encoding, void* packed_w,
+                                                    void* packed_scales, void* stream);
+
+/* Of the last call that failed on this thread; "" before the first. Valid until the next failure.
+ */
+W4TUNE_API const char* w4tune_last_error(void);
+/* "exact", "interpolated_m", ...; "unknown" for another number. */
+W4TUNE_API const char* w4tune_match_name(int match);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif

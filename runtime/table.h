@@ -1,0 +1,75 @@
+// Table: the immutable heart of a Dispatcher, from (problem, m) to the kernel that serves it.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "core/launch_plan.h"
+#include "core/winner.h"
+#include "w4tune/dispatcher.h"
+
+namespace w4tune {
+
+// A winner as it is launched.
+struct TunedKernel {
+  Problem problem;
+  int m = 0;  // where it was tuned
+  int m_lo = 0;
+  int m_hi = 0;
+  Match match_at_m = Match::kRefused;    // kExact, kSameArch or kPredicted
+  Match match_nearby = Match::kRefused;  // at any other m
+  Footprint footprint;
+  Schedule schedule;
+  int max_m = 0;  // beyond it the grid does not fit a launch
+  std::string config;
+  std::string compilation_key;
+  double time_us_median = 0.0;
+  double floor_us = 0.0;
+  double baseline_us = 0.0;
+  CUfunction function = nullptr;  // nullptr: loaded for looking only
+};
+
+// What a launch may need of the workspace.
+struct WorkspaceNeed {
+  std::size_t partial_bytes = 0;
+  std::size_t counter_count = 0;
+};
+
+class Table {
+ public:
+  // `is_same_gpu`: the winners are of the very GPU that they serve. Throws Error{kDatabase} for a
+  // winner that no tuner could have written.
+  Table(std::vector<Winner> winners, bool is_same_gpu);
+
+  // As Dispatcher::select.
+  [[nodiscard]] Selection select(const Problem& problem, int m) const noexcept;
+
+  // Whether `kernel` is one of this table's.
+  [[nodiscard]] bool owns(const TunedKernel* kernel) const noexcept;
+
+  // Sorted by problem and m. Selections stay valid while functions are filled in.
+  [[nodiscard]] const std::vector<TunedKernel>& kernels() const { return kernels_; }
+  [[nodiscard]] std::vector<TunedKernel>& kernels() { return kernels_; }
+
+  // The largest need of any kernel at the largest M it was tuned for.
+  [[nodiscard]] WorkspaceNeed workspace_need() const;
+
+ private:
+  struct Range {
+    Problem problem;
+    std::size_t begin = 0;  // into kernels_
+    std::size_t end = 0;
+  };
+
+  std::vector<Range> ranges_;  // sorted by problem
+  std::vector<int> m_hi_;      // of kernels_: what the search walks through
+  std::vector<TunedKernel> kernels_;
+};
+
+// The plan of a launch whose workspace holds `available`: split_k is lowered until it fits.
+LaunchPlan fit_launch_plan(const TunedKernel& kernel, int m, const WorkspaceNeed& available);
+
+}  // namespace w4tune

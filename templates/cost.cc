@@ -1,0 +1,93 @@
+#include "templates/cost.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace w4tune {
+namespace {
+
+// Shares of the data sheet. The H200's were measured (copy 4.27 of 4.8 TB/s; mma.sync 625 of 989
+// TFLOP/s, the rest needs wgmma); those of other devices are assumptions until a probe runs there.
+constexpr double kDramShare = 0.89;
+constexpr double kMmaShareHopper = 0.63;
+constexpr double kMmaShare = 0.90;
+constexpr double kIssueShare = 0.70;
+constexpr double kL2BytesPerClock = 24.0;  // an SM
+
+constexpr double kOverlapNorm = 4.0;
+
+constexpr int kRegistersPerSm = 65536;
+constexpr int kReservedSmemPerCta = 1024;
+
+}  // namespace
+
+Rates assumed_rates(const DeviceInfo& device) {
+  const bool hopper = device.sm >= 90;
+  const double clock_hz = device.clock_mhz * 1e6;
+  Rates rates;
+  rates.dram_gbps = device.dram_gbps * kDramShare;
+  rates.dram_latency_us = hopper ? 0.8 : 0.6;
+  rates.l2_gbps = device.sm_count * kL2BytesPerClock * clock_hz * 1e-9;
+  rates.mma_tflops = device.mma_tflops * (hopper ? kMmaShareHopper : kMmaShare);
+  rates.launch_us = 2.0;
+  rates.reduce_us = 1.5;
+  rates.issue_hz = 4.0 * clock_hz * kIssueShare;
+  return rates;
+}
+
+std::string describe(const Rates& rates) {
+  return fmt::format(
+      "read {:.0f} GB/s, L2 {:.0f} GB/s, mma.sync {:.0f} TFLOP/s, launch {:.1f} us, "
+      "split reduction {:.1f} us",
+      rates.dram_gbps, rates.l2_gbps, rates.mma_tflops, rates.launch_us, rates.reduce_us);
+}
+
+Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
+  const double sms = device.sm_count;
+  const double ctas = work.plan.grid;
+  const auto by_smem = static_cast<double>(device.smem_sm_bytes / (work.plan.smem_bytes + kReservedSmemPerCta));
+  const double by_threads = device.threads_per_sm / static_cast<int>(work.plan.threads);
+  const double by_registers =
+      std::floor(kRegistersPerSm / (static_cast<double>(work.registers) * work.plan.threads));
+  const double resident = std::max(1.0, std::min({by_smem, by_threads, by_registers}));
+
+  // The busiest SM against the average: 1 when the CTAs divide evenly. CTAs that share an SM share
+  // its units, so what counts is how many each SM computes in all, not how many run at a time.
+  const double busiest = std::ceil(ctas / sms) * sms / ctas;
+  // Reads are served by the whole memory system: idle SMs cost little while the others ask for enough.
+  const double asking = std::min(ctas, sms * resident);
+  const double wanted = rates.dram_gbps * 1e3 * rates.dram_latency_us;  // bytes in flight, Little
+  const double x = asking * work.in_flight_bytes / wanted;
+  const double fill = x / std::pow(1.0 + std::pow(x, 4.0), 0.25);
+  const double waves = std::ceil(ctas / (sms * resident));
+
+  Cost cost;
+  cost.launch_us = rates.launch_us + (waves - 1.0) * rates.dram_latency_us;
+  cost.dram_us = work.dram_bytes / (rates.dram_gbps * 1e3 * fill);
+  cost.l2_us = work.l2_bytes * busiest / (rates.l2_gbps * 1e3);
+  cost.mma_us = work.mma_flops * busiest / (rates.mma_tflops * 1e6);
+  cost.issue_us = work.warp_instructions * busiest / (sms * rates.issue_hz) * 1e6;
+  if (work.plan.schedule.split_k > 1) {
+    // Written once, read once by the last arrivers.
+    cost.reduce_us = rates.reduce_us + 2.0 * static_cast<double>(work.plan.partial_bytes) /
+                                           (rates.l2_gbps * 1e3);
+  }
+  // A step's data must have come before it begins: with few stages the latency shows.
+  cost.latency_us = waves * work.steps * rates.dram_latency_us / std::max(1, work.stages - 1);
+  // Overlap is never perfect: a high norm lets the second largest term be felt.
+  double sum = 0.0;
+  for (const double term :
+       {cost.dram_us, cost.l2_us, cost.mma_us, cost.issue_us, cost.latency_us}) {
+    sum += std::pow(term, kOverlapNorm);
+  }
+  cost.total_us = cost.launch_us + cost.reduce_us + std::pow(sum, 1.0 / kOverlapNorm);
+  return cost;
+}
+
+double floor_us(const Workload& workload, double gbps, double tflops) {
+  return std::max(bytes_moved(workload) / (gbps * 1e3), operations(workload) / (tflops * 1e6));
+}
+
+}  // namespace w4tune

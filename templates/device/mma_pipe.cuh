@@ -1,0 +1,483 @@
+// mma_pipe: y = x * dequant(w)^T with mma.sync, weights and activations through a cp.async pipeline.
+//
+// Weights are the 16-row operand and tokens the 8-column operand, so M is padded to 8, not to 16.
+//
+//                    tokens (M)                          one CTA: kRowTile x kTokenTile outputs over a
+//              +--------+--------+- - -+                 1/split_k share of the depth, walked in steps
+//   rows (N)   | CTA    |        |     |                 of kDepthTile through kStages buffers:
+//   kRowTile   | tile   |        |     |
+//              +--------+--------+- - -+                   w  [kRowTile/16][kDepthTile/64][512 B]  L0
+//              |        |        |     |                   x  [kTokenTile][kDepthTile]  16-byte chunks
+//              +--------+--------+- - -+                      swizzled by token % 8
+//               kTokenTile                                 s  [kRowTile/16][groups of a step][16]
+//
+//   Warps: kRowWarps x kTokenWarps share the tile; kDepthWarps share each step's depth and are summed
+//   through shared memory. split_k CTAs of a tile leave FP32 partials in the workspace; the last to
+//   arrive adds them in the order of the split, so the result does not depend on who was last.
+//
+// Run-time arguments: N, K, M, split, raster. Requires (host side, templates/mma_pipe.cc):
+//   n % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx and ldy % 8 == 0.
+//
+// Config: kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps,
+//   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators),
+//   kGroupSize (0: one scale per row), Element (F16 or BF16).
+#pragma once
+
+#include "dequant.cuh"
+#include "gemm_args.h"
+#include "ptx.cuh"
+
+namespace w4 {
+
+template <class Config>
+constexpr int num_threads() {
+  return 32 * Config::kRowWarps * Config::kTokenWarps * Config::kDepthWarps;
+}
+
+template <class Config>
+struct MmaPipe {
+  using Element = typename Config::Element;
+
+  static constexpr int kThreads = num_threads<Config>();
+  static constexpr int kTileWarps = Config::kRowWarps * Config::kTokenWarps;
+  static constexpr int kDepthWarps = Config::kDepthWarps;
+  static constexpr int kStages = Config::kStages;
+  static constexpr int kBlocks = Config::kDepthTile / 64;               // L0 blocks of a step
+  static constexpr int kWarpBlocks = kBlocks / kDepthWarps;             // of one warp
+  static constexpr int kRows = Config::kRowTile / 16 / Config::kRowWarps;        // 16-row fragments
+  static constexpr int kTokens = Config::kTokenTile / 8 / Config::kTokenWarps;   // 8-token fragments
+  static constexpr int kFragments = kRows * kTokens;
+
+  static constexpr bool kPerRow = Config::kGroupSize == 0;
+  static constexpr bool kScaleWeights = Config::kDequant == 0;
+  static constexpr int kGroup = kPerRow ? Config::kDepthTile : Config::kGroupSize;
+  // Depth steps of 16 that share a scale within one warp's share of a step.
+  static constexpr int kShare = 64 * kWarpBlocks;
+  static constexpr int kScaleSteps = (kGroup > kShare ? kShare : kGroup) / 16;
+  static constexpr int kStepGroups =
+      kPerRow ? 0 : (Config::kDepthTile > kGroup ? Config::kDepthTile / kGroup : 1);
+
+  static constexpr int kWeightBytes = Config::kRowTile * Config::kDepthTile / 2;
+  static constexpr int kActivationBytes = Config::kTokenTile * Config::kDepthTile * 2;
+  static constexpr int kScaleBytes = Config::kRowTile * kStepGroups * 2;
+  static constexpr int kStageBytes = kWeightBytes + kActivationBytes + kScaleBytes;
+
+  static_assert(Config::kRowTile % (16 * Config::kRowWarps) == 0, "whole 16-row fragments a warp");
+  static_assert(Config::kTokenTile % (8 * Config::kTokenWarps) == 0, "whole 8-token fragments a warp");
+  static_assert(Config::kDepthTile % (64 * kDepthWarps) == 0, "whole L0 blocks a warp");
+  static_assert(kStages >= 2, "one buffer is read while another is filled");
+  static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
+
+  const GemmArgs& args;
+  const u32 shared = shared_base();
+  const int thread = thread_index();
+  const int lane = thread % 32;
+  const int depth_warp = thread / 32 / kTileWarps;
+  const int row_warp = thread / 32 % kTileWarps / Config::kTokenWarps;
+  const int token_warp = thread / 32 % Config::kTokenWarps;
+
+  int tile;         // linear index of the output tile
+  int row_begin;    // first weight row of the tile
+  int token_begin;  // first token of the tile
+  int split;        // which share of the depth
+  int step_begin;   // first depth step of the share
+  int num_steps;
+
+  float acc[kRows][kTokens][4];
+  // Sums of one group before its scale (D1 only).
+  float group_acc[kScaleWeights || kPerRow ? 1 : kRows][kScaleWeights || kPerRow ? 1 : kTokens][4];
+
+  __device__ __forceinline__ explicit MmaPipe(const GemmArgs& a) : args(a) {}
+
+  // ---- which part of the work ------------------------------------------------------------------
+
+  // `raster` row tiles are walked together before the next token tile, so that neighbours in time
+  // share weights (raster 1) or activations (raster = all row tiles) in L2.
+  __device__ __forceinline__ void place() {
+    const int row_tiles = (args.n + Config::kRowTile - 1) / Config::kRowTile;
+    const int token_tiles = (args.m + Config::kTokenTile - 1) / Config::kTokenTile;
+    split = block_index() % args.split_k;
+    const int linear = block_index() / args.split_k;
+    const int band_tiles = args.raster * token_tiles;
+    const int band = linear / band_tiles;
+    const int in_band = linear - band * band_tiles;
+    const int left = row_tiles - band * args.raster;
+    const int band_rows = left < args.raster ? left : args.raster;
+    const int row_tile = band * args.raster + in_band % band_rows;
+    const int token_tile = in_band / band_rows;
+    tile = row_tile * token_tiles + token_tile;
+    row_begin = row_tile * Config::kRowTile;
+    token_begin = token_tile * Config::kTokenTile;
+    const int steps = args.k / Config::kDepthTile;
+    step_begin = static_cast<int>(static_cast<long long>(split) * steps / args.split_k);
+    num_steps = static_cast<int>(static_cast<long long>(split + 1) * steps / args.split_k) - step_begin;
+  }
+
+  // ---- global to shared ------------------------------------------------------------------------
+
+  __device__ __forceinline__ u32 stage_address(int step) const {
+    return shared + static_cast<u32>(step % kStages) * kStageBytes;
+  }
+
+  __device__ __forceinline__ void fetch_weights(int step, u32 to) const {
+    constexpr int kChunks = kWeightBytes / 16;
+    constexpr int kRowChunks = kBlocks * 32;  // 16-byte chunks of 16 rows in one step
+    const char* from = static_cast<const char*>(args.w);
+    const int row_tile_begin = row_begin / 16;
+    const int blocks_per_row = args.k / 64;
+    const int block = (step_begin + step) * kBlocks;
+#pragma unroll
+    for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
+      const int chunk = thread + i * kThreads;
+      if (kChunks % kThreads != 0 && chunk >= kChunks) break;
+      int row_tile;
+      int within;
+      if constexpr (kThreads % kRowChunks == 0) {  // a pass covers whole row tiles
+        row_tile = thread / kRowChunks + i * (kThreads / kRowChunks);
+        within = thread % kRowChunks;
+      } else {
+        row_tile = chunk / kRowChunks;
+        within = chunk % kRowChunks;
+      }
+      const bool valid = row_tile_begin + row_tile < args.n / 16;
+      const long long global_block =
+          static_cast<long long>(valid ? row_tile_begin + row_tile : 0) * blocks_per_row + block;
+      cp_async_16(to + static_cast<u32>(chunk) * 16, from + global_block * 512 + within * 16, valid);
+    }
+  }
+
+  __device__ __forceinline__ void fetch_activations(int step, u32 to) const {
+    constexpr int kTokenChunks = Config::kDepthTile / 8;
+    constexpr int kChunks = Config::kTokenTile * kTokenChunks;
+    const u16* from = static_cast<const u16*>(args.x) +
+                      static_cast<long long>(step_begin + step) * Config::kDepthTile;
+#pragma unroll
+    for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
+      const int index = thread + i * kThreads;
+      if (kChunks % kThreads != 0 && index >= kChunks) break;
+      const int token = index / kTokenChunks;
+      const int chunk = index % kTokenChunks;
+      const bool valid = token_begin + token < args.m;
+      const long long row = valid ? token_begin + token : 0;
+      const int swizzled = token * kTokenChunks + (chunk ^ (token & 7));
+      cp_async_16(to + static_cast<u32>(swizzled) * 16, from + row * args.ldx + chunk * 8, valid);
+    }
+  }
+
+  __device__ __forceinline__ void fetch_scales(int step, u32 to) const {
+    if constexpr (!kPerRow) {
+      constexpr int kChunks = kScaleBytes / 16;
+      constexpr int kRowChunks = kStepGroups * 2;
+      const int groups = args.k / kGroup;
+      const int group = (step_begin + step) * Config::kDepthTile / kGroup;
+#pragma unroll
+      for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
+        const int chunk = thread + i * kThreads;
+        if (kChunks % kThreads != 0 && chunk >= kChunks) break;
+        const int row_tile = row_begin / 16 + chunk / kRowChunks;
+        const bool valid = row_tile < args.n / 16;
+        const long long from = (static_cast<long long>(valid ? row_tile : 0) * groups + group) * 32;
+        cp_async_16(to + static_cast<u32>(chunk) * 16,
+                    static_cast<const char*>(args.scales) + from + chunk % kRowChunks * 16, valid);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void fetch(int step) const {
+    if (step < num_steps) {
+      const u32 stage = stage_address(step);
+      fetch_weights(step, stage);
+      fetch_activations(step, stage + kWeightBytes);
+      fetch_scales(step, stage + kWeightBytes + kActivationBytes);
+    }
+    cp_async_commit();  // an empty group keeps the count of the waits
+  }
+
+  // ---- shared to registers to tensor core ------------------------------------------------------
+
+  // B fragments of one 16-deep step: x[token][k] read as its transpose.
+  __device__ __forceinline__ void load_tokens(u32 x, int block, int s, u32 (&b)[kTokens][2]) const {
+    constexpr u32 kTokenBytes = Config::kDepthTile * 2;
+    const int row = lane % 8;
+    const int upper_half = (lane / 8) % 2;  // depth 8..15 of the step
+    const int second = lane / 16;           // the second of two token fragments
+    const int fragment = token_warp * kTokens + second;
+    const u32 chunk = static_cast<u32>((2 * s) ^ (upper_half ^ row)) * 16;
+    const u32 base = x + static_cast<u32>(fragment * 8 + row) * kTokenBytes +
+                     static_cast<u32>(block) * 128 + chunk;
+#pragma unroll
+    for (int t = 0; t + 1 < kTokens; t += 2) {
+      ldmatrix_x4(base + static_cast<u32>(t) * 8 * kTokenBytes, b[t][0], b[t][1], b[t + 1][0],
+                  b[t + 1][1]);
+    }
+    if constexpr (kTokens % 2 == 1) {
+      constexpr int t = kTokens - 1;
+      // Lanes 16..31 give no address here; theirs must still lie within the buffer.
+      const u32 own = base - static_cast<u32>(second) * 8 * kTokenBytes;
+      ldmatrix_x2(own + static_cast<u32>(t) * 8 * kTokenBytes, b[t][0], b[t][1]);
+    }
+  }
+
+  // Scales of rows g and g + 8 of fragment r, for the group that holds depth `depth` of the step.
+  __device__ __forceinline__ void load_scales(u32 s, int r, int depth, u16& low, u16& high) const {
+    const int fragment = row_warp * kRows + r;
+    const int group = kGroup < Config::kDepthTile ? depth / kGroup : 0;
+    const u32 at = s + static_cast<u32>((fragment * kStepGroups + group) * 32 + lane / 4 * 2);
+    low = load_shared_u16(at);
+    high = load_shared_u16(at + 16);
+  }
+
+  // acc += scale * group_acc, rows g (elements 0, 1) and g + 8 (elements 2, 3).
+  __device__ __forceinline__ void promote(u32 s, int depth) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      u16 low;
+      u16 high;
+      load_scales(s, r, depth, low, high);
+      const float scale[2] = {Element::to_f32(low), Element::to_f32(high)};
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[r][t][i] += scale[i / 2] * group_acc[r][t][i];
+      }
+    }
+  }
+
+  __device__ __forceinline__ void multiply(int step) {
+    const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+    const u32 w = stage_address(step);
+    const u32 x = w + kWeightBytes;
+    const u32 s = x + kActivationBytes;
+    U32x4 words[kRows];
+    u32 scale[kRows][2];
+#pragma unroll
+    for (int k16 = 0; k16 < 4 * kWarpBlocks; ++k16) {
+      const int block = depth_warp * kWarpBlocks + k16 / 4;
+      const int depth = 64 * depth_warp * kWarpBlocks + 16 * k16;
+      if (k16 % 4 == 0) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const int fragment = row_warp * kRows + r;
+          words[r] = load_shared_16(w + static_cast<u32>((fragment * kBlocks + block) * 512 + lane * 16));
+        }
+      }
+      if (kScaleWeights && k16 % kScaleSteps == 0) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          u16 low;
+          u16 high;
+          load_scales(s, r, depth, low, high);
+          scale[r][0] = pair_of(low);
+          scale[r][1] = pair_of(high);
+        }
+      }
+      u32 b[kTokens][2];
+      load_tokens(x, block, k16 % 4, b);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        u32 a[4];
+        Dequant<Element>::word(words[r].v[k16 % 4], a);
+        if constexpr (kScaleWeights) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) a[i] = Element::mul2(a[i], scale[r][i % 2]);
+        }
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          if constexpr (kScaleWeights || kPerRow) {
+            Element::mma(acc[r][t], a, b[t], acc[r][t]);
+          } else {
+            Element::mma(group_acc[r][t], a, b[t], k16 % kScaleSteps == 0 ? zero : group_acc[r][t]);
+          }
+        }
+      }
+      if constexpr (!kScaleWeights && !kPerRow) {
+        if (k16 % kScaleSteps == kScaleSteps - 1) promote(s, depth);
+      }
+    }
+  }
+
+  // ---- registers to global ---------------------------------------------------------------------
+
+  // With kDepthWarps > 1 each fragment is finished by one of the warps that hold a share of it.
+  __device__ __forceinline__ bool owns(int r, int t) const {
+    return kDepthWarps == 1 || (r * kTokens + t) % kDepthWarps == depth_warp;
+  }
+
+  __device__ __forceinline__ bool any_token(int t) const {
+    return token_begin + (token_warp * kTokens + t) * 8 < args.m;
+  }
+
+  // Float offset of this thread's four values of a fragment within one FP32 copy of the tile.
+  __device__ __forceinline__ int fragment_offset(int r, int t) const {
+    const int warp = row_warp * Config::kTokenWarps + token_warp;
+    return ((warp * kFragments + r * kTokens + t) * 32 + lane) * 4;
+  }
+
+  __device__ __forceinline__ void reduce_depth_warps() {
+    if constexpr (kDepthWarps > 1) {
+      constexpr u32 kCopyBytes = Config::kRowTile * Config::kTokenTile * 4;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          if (owns(r, t)) continue;
+          store_shared_f32x4(shared + static_cast<u32>(depth_warp) * kCopyBytes +
+                                 static_cast<u32>(fragment_offset(r, t)) * 4,
+                             acc[r][t]);
+        }
+      }
+      barrier();
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          if (!owns(r, t)) continue;
+          float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+#pragma unroll
+          for (int d = 0; d < kDepthWarps; ++d) {
+            F32x4 other;
+            if (d != depth_warp) {
+              other = load_shared_f32x4(shared + static_cast<u32>(d) * kCopyBytes +
+                                        static_cast<u32>(fragment_offset(r, t)) * 4);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum[i] += d == depth_warp ? acc[r][t][i] : other.v[i];
+          }
+#pragma unroll
+          for (int i = 0; i < 4; ++i) acc[r][t][i] = sum[i];
+        }
+      }
+      barrier();  // the output tile takes the same shared memory next
+    }
+  }
+
+  // One scale per row: applied once, to the sums of this CTA's share of the depth.
+  __device__ __forceinline__ void scale_rows() {
+    if constexpr (kPerRow) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const int row = row_begin + (row_warp * kRows + r) * 16 + lane / 4;
+        if (row >= args.n) continue;
+        const u16* from = static_cast<const u16*>(args.scales) + row;
+        const float scale[2] = {Element::to_f32(load_global_u16(from)),
+                                Element::to_f32(load_global_u16(from + 8))};
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) acc[r][t][i] *= scale[i / 2];
+        }
+      }
+    }
+  }
+
+  // Returns whether this CTA is the one that finishes the tile, with the sums in acc.
+  __device__ __forceinline__ bool reduce_split() {
+    if (args.split_k == 1) return true;
+    constexpr long long kTileFloats = Config::kRowTile * Config::kTokenTile;
+    float* const tile_partials = args.partials + tile * args.split_k * kTileFloats;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if (!owns(r, t) || !any_token(t)) continue;
+        store_global_l2(tile_partials + split * kTileFloats + fragment_offset(r, t), acc[r][t]);
+      }
+    }
+    fence_gpu();
+    barrier();
+    const u32 vote = shared;  // one word of shared memory: how many came before
+    if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
+    barrier();
+    const u32 before = load_shared_u32(vote);
+    barrier();  // all have read the word before the output tile overwrites it
+    if (before + 1 != static_cast<u32>(args.split_k)) return false;
+    if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
+    fence_gpu();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if (!owns(r, t) || !any_token(t)) continue;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
+      }
+    }
+#pragma unroll 4
+    for (int part = 0; part < args.split_k; ++part) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          if (!owns(r, t) || !any_token(t)) continue;
+          const F32x4 v = load_global_l2(tile_partials + part * kTileFloats + fragment_offset(r, t));
+#pragma unroll
+          for (int i = 0; i < 4; ++i) acc[r][t][i] += v.v[i];
+        }
+      }
+    }
+    return true;
+  }
+
+  // Through shared memory, because y is token-major and the fragments are row-major.
+  __device__ __forceinline__ void store_output() const {
+    constexpr int kPitch = Config::kRowTile + 8;  // elements; the 8 spread the banks
+    const int row = row_warp * kRows * 16 + lane / 4;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if (!owns(r, t)) continue;
+        const int token = (token_warp * kTokens + t) * 8 + lane % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = (token + i % 2) * kPitch + row + r * 16 + i / 2 * 8;
+          store_shared_u16(shared + static_cast<u32>(at) * 2, Element::from_f32(acc[r][t][i]));
+        }
+      }
+    }
+    barrier();
+    constexpr int kTokenChunks = Config::kRowTile / 8;
+    for (int chunk = thread; chunk < Config::kTokenTile * kTokenChunks; chunk += kThreads) {
+      const int token = chunk / kTokenChunks;
+      const int column = chunk % kTokenChunks * 8;
+      if (token_begin + token >= args.m || row_begin + column >= args.n) continue;
+      u16* to = static_cast<u16*>(args.y) + (token_begin + token) * args.ldy + row_begin + column;
+      store_global_16(to, load_shared_16(shared + static_cast<u32>(token * kPitch + column) * 2));
+    }
+  }
+
+  // ---- the whole -------------------------------------------------------------------------------
+
+  __device__ __forceinline__ void run() {
+    place();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
+      }
+    }
+#pragma unroll
+    for (int step = 0; step < kStages - 1; ++step) fetch(step);
+    for (int step = 0; step < num_steps; ++step) {
+      cp_async_wait<kStages - 2>();  // this thread's part of the step has landed,
+      barrier();                     // everyone's has, and everyone left the buffer filled next
+      fetch(step + kStages - 1);
+      multiply(step);
+    }
+    cp_async_wait<0>();
+    barrier();
+    reduce_depth_warps();
+    scale_rows();
+    if (!reduce_split()) return;
+    store_output();
+  }
+};
+
+template <class Config>
+__device__ __forceinline__ void mma_pipe(const GemmArgs& args) {
+  MmaPipe<Config>(args).run();
+}
+
+}  // namespace w4

@@ -1,0 +1,242 @@
+// The only door to the hardware: one wrapper per instruction, named after what it does.
+//
+// Nothing of the toolkit is included, so NVRTC needs no include path, and a kernel written over these
+// wrappers can be given another meaning of them. Shared memory is addressed by 32-bit byte offsets
+// (the .shared window); registers hold packed pairs of FP16 or BF16 as u32, the lower half first.
+#pragma once
+
+namespace w4 {
+
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+
+struct alignas(16) U32x4 {
+  u32 v[4];
+};
+struct alignas(16) F32x4 {
+  float v[4];
+};
+
+// ---- where am I -------------------------------------------------------------------------------
+
+__device__ __forceinline__ int thread_index() { return static_cast<int>(threadIdx.x); }
+__device__ __forceinline__ int block_index() { return static_cast<int>(blockIdx.x); }
+
+// Byte offset of dynamic shared memory within the .shared window.
+__device__ __forceinline__ u32 shared_base() {
+  extern __shared__ __align__(128) unsigned char w4_shared[];
+  return static_cast<u32>(__cvta_generic_to_shared(w4_shared));
+}
+
+// ---- shared memory ----------------------------------------------------------------------------
+
+__device__ __forceinline__ U32x4 load_shared_16(u32 address) {
+  U32x4 r;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3])
+               : "r"(address));
+  return r;
+}
+
+__device__ __forceinline__ F32x4 load_shared_f32x4(u32 address) {
+  F32x4 r;
+  asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(r.v[0]), "=f"(r.v[1]), "=f"(r.v[2]), "=f"(r.v[3])
+               : "r"(address));
+  return r;
+}
+
+__device__ __forceinline__ void store_shared_f32x4(u32 address, const float* v) {
+  asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(v[0]), "f"(v[1]),
+               "f"(v[2]), "f"(v[3])
+               : "memory");
+}
+
+__device__ __forceinline__ u16 load_shared_u16(u32 address) {
+  u16 r;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(r) : "r"(address));
+  return r;
+}
+
+__device__ __forceinline__ void store_shared_u16(u32 address, u16 value) {
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory");
+}
+
+__device__ __forceinline__ u32 load_shared_u32(u32 address) {
+  u32 r;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(address));
+  return r;
+}
+
+__device__ __forceinline__ void store_shared_u32(u32 address, u32 value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
+// Four (or two) 8x8 matrices of 16-bit elements: lane 8*i + r gives the address of row r of matrix i
+// and receives, of each matrix, elements 2t and 2t+1 of row g (lane = 4g + t).
+__device__ __forceinline__ void ldmatrix_x4(u32 address, u32& r0, u32& r1, u32& r2, u32& r3) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
+               : "r"(address));
+}
+
+__device__ __forceinline__ void ldmatrix_x2(u32 address, u32& r0, u32& r1) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+               : "=r"(r0), "=r"(r1)
+               : "r"(address));
+}
+
+// ---- global memory ----------------------------------------------------------------------------
+
+// Requests 16 bytes from global into shared memory past L1; zeros land where `valid` is false (the
+// address is then not read, but must still be a global address).
+__device__ __forceinline__ void cp_async_16(u32 shared, const void* global, bool valid) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(bytes)
+               : "memory");
+}
+
+__device__ __forceinline__ void cp_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most `kPending` of this thread's committed groups are still on their way.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Partials live in L2: no stale line of L1 may answer.
+__device__ __forceinline__ F32x4 load_global_l2(const float* address) {
+  F32x4 r;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(r.v[0]), "=f"(r.v[1]), "=f"(r.v[2]), "=f"(r.v[3])
+               : "l"(address)
+               : "memory");
+  return r;
+}
+
+__device__ __forceinline__ void store_global_l2(float* address, const float* v) {
+  asm volatile("st.global.cg.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(address), "f"(v[0]), "f"(v[1]),
+               "f"(v[2]), "f"(v[3])
+               : "memory");
+}
+
+__device__ __forceinline__ void store_global_16(void* address, const U32x4& value) {
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(value.v[0]),
+               "r"(value.v[1]), "r"(value.v[2]), "r"(value.v[3])
+               : "memory");
+}
+
+__device__ __forceinline__ u16 load_global_u16(const void* address) {
+  u16 r;
+  asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(r) : "l"(address));
+  return r;
+}
+
+// ---- synchronisation --------------------------------------------------------------------------
+
+__device__ __forceinline__ void barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
+
+// Makes this thread's writes visible to the whole GPU before what follows.
+__device__ __forceinline__ void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+// Adds one and returns the value before, ordering the memory accesses around it GPU-wide.
+__device__ __forceinline__ u32 atomic_increment(u32* address) {
+  u32 r;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(r) : "l"(address) : "memory");
+  return r;
+}
+
+__device__ __forceinline__ void store_global_u32(u32* address, u32 value) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
+// ---- arithmetic -------------------------------------------------------------------------------
+
+// (a & b) | c in one instruction.
+__device__ __forceinline__ u32 and_or(u32 a, u32 b, u32 c) {
+  u32 r;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+  return r;
+}
+
+// The same 16-bit value in both halves.
+__device__ __forceinline__ u32 pair_of(u16 value) {
+  return static_cast<u32>(value) | (static_cast<u32>(value) << 16);
+}
+
+// Two 16-bit values, the first in the lower half.
+__device__ __forceinline__ u32 pair_of(u16 low, u16 high) {
+  return static_cast<u32>(low) | (static_cast<u32>(high) << 16);
+}
+
+// FP16 and BF16 differ in their instructions only.
+struct F16 {
+  __device__ __forceinline__ static u32 sub2(u32 a, u32 b) {
+    u32 r;
+    asm("sub.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+  }
+  __device__ __forceinline__ static u32 mul2(u32 a, u32 b) {
+    u32 r;
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+  }
+  __device__ __forceinline__ static u32 fma2(u32 a, u32 b, u32 c) {
+    u32 r;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+  }
+  __device__ __forceinline__ static float to_f32(u16 bits) {
+    float r;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(bits));
+    return r;
+  }
+  __device__ __forceinline__ static u16 from_f32(float value) {
+    u16 r;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(value));
+    return r;
+  }
+  // d = a * b + c, with a 16x16 (rows x depth), b 16x8 (depth x tokens), FP32 accumulation.
+  __device__ __forceinline__ static void mma(float* d, const u32* a, const u32* b, const float* c) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]),
+          "f"(c[2]), "f"(c[3]));
+  }
+};
+
+struct BF16 {
+  // sm_80 has no bf16x2 add, subtract or multiply; the fused form serves for all.
+  __device__ __forceinline__ static u32 fma2(u32 a, u32 b, u32 c) {
+    u32 r;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+  }
+  __device__ __forceinline__ static u32 mul2(u32 a, u32 b) {
+    return fma2(a, b, 0x80008000u);  // -0.0 keeps the sign of a zero product
+  }
+  __device__ __forceinline__ static float to_f32(u16 bits) {
+    return __uint_as_float(static_cast<u32>(bits) << 16);
+  }
+  __device__ __forceinline__ static u16 from_f32(float value) {
+    u16 r;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(value));
+    return r;
+  }
+  __device__ __forceinline__ static void mma(float* d, const u32* a, const u32* b, const float* c) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]),
+          "f"(c[2]), "f"(c[3]));
+  }
+};
+
+}  // namespace w4

@@ -1,0 +1,195 @@
+// Utility kernels: packing a weight on the GPU, and the double-precision reference with its judge.
+//
+// The reference reads the *unpacked* nibbles, so that a mistake in the packing shows as a wrong result.
+#include "ptx.cuh"
+
+namespace w4 {
+
+// [m, k] 16-bit activations to double.
+template <bool kIsBf16>
+__device__ __forceinline__ float to_float(u16 bits) {
+  if constexpr (kIsBf16) {
+    return BF16::to_f32(bits);
+  } else {
+    return F16::to_f32(bits);
+  }
+}
+
+// Row of the unpacked weight behind packed row `row` (core/weight_layout.h, source_row).
+__device__ __forceinline__ int source_row(int row, int n, bool geglu) {
+  if (!geglu) return row;
+  const int output = 8 * (row / 16) + row % 8;
+  return row % 16 >= 8 ? n + output : output;
+}
+
+// One thread per packed word: 8 weights.
+__device__ __forceinline__ void pack_word(const unsigned char* nibbles, u32* packed, int n, int k,
+                                          bool geglu, u32 flip, long long word) {
+  const int step = static_cast<int>(word % 4);
+  const int lane = static_cast<int>(word / 4 % 32);
+  const long long block = word / 128;
+  const int row = static_cast<int>(block / (k / 64)) * 16 + lane / 4;
+  const int depth = static_cast<int>(block % (k / 64)) * 64 + step * 16 + lane % 4 * 2;
+  u32 value = 0;
+  for (int i = 0; i < 8; ++i) {
+    // Bit 4i holds: row +8 for odd i, depth +8 for i % 4 >= 2, depth +1 for i >= 4.
+    const int source = source_row(row + 8 * (i % 2), n, geglu);
+    const int at = depth + 8 * (i / 2 % 2) + i / 4;
+    const u32 byte = nibbles[static_cast<long long>(source) * (k / 2) + at / 2];
+    value |= (((byte >> (4 * (at % 2))) & 15u) ^ flip) << (4 * i);
+  }
+  packed[word] = value;
+}
+
+}  // namespace w4
+
+// nibbles [rows, k/2], scales [rows, groups] -> layout L0. flip: 8 for two's complement nibbles, else 0.
+extern "C" __global__ void w4_pack_weight(const unsigned char* nibbles, const w4::u16* scales,
+                                          w4::u32* packed_weight, w4::u16* packed_scales, int rows,
+                                          int n, int k, int groups, int geglu, w4::u32 flip) {
+  const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
+  const long long words = static_cast<long long>(rows) * k / 8;
+  for (long long word = first; word < words; word += stride) {
+    w4::pack_word(nibbles, packed_weight, n, k, geglu != 0, flip, word);
+  }
+  const long long num_scales = static_cast<long long>(rows) * groups;
+  for (long long i = first; i < num_scales; i += stride) {
+    const long long tile = i / 16 / groups;
+    const int group = static_cast<int>(i / 16 % groups);
+    const int source = w4::source_row(static_cast<int>(tile * 16 + i % 16), n, geglu != 0);
+    packed_scales[i] = scales[static_cast<long long>(source) * groups + group];
+  }
+}
+
+namespace w4 {
+
+// One 16 x 16 tile of outputs a block: ref = sum x*s*q exactly in double, with the sums that the
+// error bounds need: sum |x*s*q| and sum (x*s*q)^2.
+template <bool kIsBf16>
+__device__ __forceinline__ void reference(const u16* x, const unsigned char* nibbles,
+                                          const u16* scales, double* ref, float* sum_abs,
+                                          float* sum_sq, int m, int n, int k, int group) {
+  constexpr int kTile = 16;
+  constexpr int kDepth = 32;
+  __shared__ float x_tile[kTile][kDepth + 1];
+  __shared__ double w_tile[kTile][kDepth + 1];
+  const int column = static_cast<int>(threadIdx.x) % kTile;
+  const int token = static_cast<int>(threadIdx.x) / kTile;
+  const int row_begin = static_cast<int>(blockIdx.x) % (n / kTile) * kTile;
+  const int token_begin = static_cast<int>(blockIdx.x) / (n / kTile) * kTile;
+  double sum = 0.0;
+  float abs_sum = 0.0F;
+  float sq_sum = 0.0F;
+  for (int depth = 0; depth < k; depth += kDepth) {
+    for (int i = static_cast<int>(threadIdx.x); i < kTile * kDepth; i += kTile * kTile) {
+      const int line = i / kDepth;
+      const int at = depth + i % kDepth;
+      const int x_row = token_begin + line;
+      x_tile[line][i % kDepth] =
+          x_row < m ? to_float<kIsBf16>(x[static_cast<long long>(x_row) * k + at]) : 0.0F;
+      const long long w_row = row_begin + line;  // n is a multiple of 16
+      const int nibble = (nibbles[w_row * (k / 2) + at / 2] >> (4 * (at % 2))) & 15;
+      const float scale = to_float<kIsBf16>(scales[w_row * (k / group) + at / group]);
+      w_tile[line][i % kDepth] = static_cast<double>(scale) * (nibble - 8);
+    }
+    __syncthreads();
+    for (int i = 0; i < kDepth; ++i) {
+      const double a = x_tile[token][i];
+      const double w = w_tile[column][i];
+      sum += a * w;
+      const float term = static_cast<float>(a) * static_cast<float>(w);
+      abs_sum += fabsf(term);
+      sq_sum += term * term;
+    }
+    __syncthreads();
+  }
+  if (token_begin + token < m) {
+    const long long at = static_cast<long long>(token_begin + token) * n + row_begin + column;
+    ref[at] = sum;
+    sum_abs[at] = abs_sum;
+    sum_sq[at] = sq_sum;
+  }
+}
+
+// What the judge found; zero it before, read it after. Layout mirrored in tuner/verify.cc.
+struct Verdict {
+  u32 worst_ratio_bits;      // largest |error| / bound, as the bits of a non-negative float
+  u32 max_abs_bits;          // largest |error|
+  double error_sq;           // sum of error^2
+  double ref_sq;             // sum of ref^2
+  unsigned long long fence_touched;  // canary elements that are not what they were
+};
+
+__device__ __forceinline__ u32 ordered_bits(float value) {
+  return value == value ? __float_as_uint(value) : 0x7f800000u;  // NaN counts as infinite
+}
+
+template <bool kIsBf16>
+__device__ __forceinline__ void judge(const u16* y, const double* ref, const float* sum_abs,
+                                      const float* sum_sq, Verdict* verdict, long long count,
+                                      float output_roundoff, float tiny, float abs_factor,
+                                      float sq_factor) {
+  float worst = 0.0F;
+  float largest = 0.0F;
+  double error_sq = 0.0;
+  double ref_sq = 0.0;
+  bool bad = false;
+  const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
+  for (long long i = first; i < count; i += stride) {
+    const double error = fabs(static_cast<double>(to_float<kIsBf16>(y[i])) - ref[i]);
+    const double bound = output_roundoff * fabs(ref[i]) + tiny + abs_factor * sum_abs[i] +
+                         sq_factor * sqrt(static_cast<double>(sum_sq[i]));
+    bad = bad || !(error < 1e30);
+    worst = fmaxf(worst, static_cast<float>(error / bound));
+    largest = fmaxf(largest, static_cast<float>(error));
+    error_sq += error * error;
+    ref_sq += ref[i] * ref[i];
+  }
+  if (bad) worst = __uint_as_float(0x7f800000u);
+  atomicMax(&verdict->worst_ratio_bits, ordered_bits(worst));
+  atomicMax(&verdict->max_abs_bits, ordered_bits(largest));
+  if (!bad) {
+    atomicAdd(&verdict->error_sq, error_sq);
+    atomicAdd(&verdict->ref_sq, ref_sq);
+  }
+}
+
+}  // namespace w4
+
+extern "C" __global__ void w4_reference_f16(const w4::u16* x, const unsigned char* nibbles,
+                                            const w4::u16* scales, double* ref, float* sum_abs,
+                                            float* sum_sq, int m, int n, int k, int group) {
+  w4::reference<false>(x, nibbles, scales, ref, sum_abs, sum_sq, m, n, k, group);
+}
+
+extern "C" __global__ void w4_reference_bf16(const w4::u16* x, const unsigned char* nibbles,
+                                             const w4::u16* scales, double* ref, float* sum_abs,
+                                             float* sum_sq, int m, int n, int k, int group) {
+  w4::reference<true>(x, nibbles, scales, ref, sum_abs, sum_sq, m, n, k, group);
+}
+
+extern "C" __global__ void w4_judge_f16(const w4::u16* y, const double* ref, const float* sum_abs,
+                                        const float* sum_sq, w4::Verdict* verdict, long long count,
+                                        float output_roundoff, float tiny, float abs_factor,
+                                        float sq_factor) {
+  w4::judge<false>(y, ref, sum_abs, sum_sq, verdict, count, output_roundoff, tiny, abs_factor,
+                   sq_factor);
+}
+
+extern "C" __global__ void w4_judge_bf16(const w4::u16* y, const double* ref, const float* sum_abs,
+                                         const float* sum_sq, w4::Verdict* verdict, long long count,
+                                         float output_roundoff, float tiny, float abs_factor,
+                                         float sq_factor) {
+  w4::judge<true>(y, ref, sum_abs, sum_sq, verdict, count, output_roundoff, tiny, abs_factor,
+                  sq_factor);
+}
+
+// Counts 16-bit elements of a fence that no longer hold the canary.
+extern "C" __global__ void w4_check_fence(const w4::u16* fence, w4::Verdict* verdict, int count,
+                                          int canary) {
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
+    if (fence[i] != canary) atomicAdd(&verdict->fence_touched, 1ULL);
+  }
+}

@@ -1,0 +1,265 @@
+#include "templates/mma_pipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/check.h"
+
+namespace w4tune {
+namespace {
+
+// The searched parameters, in the order of the canonical text.
+constexpr const char* kRowTile = "row_tile";
+constexpr const char* kTokenTile = "token_tile";
+constexpr const char* kDepthTile = "depth_tile";
+constexpr const char* kStages = "stages";
+constexpr const char* kRowWarps = "row_warps";
+constexpr const char* kTokenWarps = "token_warps";
+constexpr const char* kDepthWarps = "depth_warps";
+constexpr const char* kDequant = "dequant";
+constexpr const char* kSplit = "split_k";
+constexpr const char* kRaster = "raster";
+
+// One configuration with its derived sizes, named as in mma_pipe.cuh.
+struct Shape {
+  int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant;
+  int group;  // 0: one scale per row
+
+  [[nodiscard]] int warps() const { return row_warps * token_warps * depth_warps; }
+  [[nodiscard]] int rows() const { return row_tile / 16 / row_warps; }      // fragments a warp
+  [[nodiscard]] int tokens() const { return token_tile / 8 / token_warps; }  // fragments a warp
+  [[nodiscard]] int stage_weight_bytes() const { return row_tile * depth_tile / 2; }
+  [[nodiscard]] int stage_bytes() const {
+    const int groups = group == 0 ? 0 : std::max(1, depth_tile / group);
+    return stage_weight_bytes() + token_tile * depth_tile * 2 + row_tile * groups * 2;
+  }
+  // The pipeline's buffers; its epilogue reuses them for depth-warp sums and the output tile.
+  [[nodiscard]] int smem_bytes() const {
+    const int pipeline = stages * stage_bytes();
+    const int depth_sums = depth_warps > 1 ? depth_warps * row_tile * token_tile * 4 : 0;
+    const int output = token_tile * (row_tile + 8) * 2;
+    return std::max({pipeline, depth_sums, output});
+  }
+  // Accumulators (twice under D1, which keeps a group's sums apart), operands, addresses. Fitted to
+  // ptxas for sm_86: within 20 % on the configurations of tests/nvrtc.
+  [[nodiscard]] int registers() const {
+    const int sets = dequant == 1 && group != 0 ? 2 : 1;
+    return std::min(255, 40 + 4 * rows() * tokens() * sets + 8 * rows() + 2 * tokens());
+  }
+};
+
+int group_parameter(const Problem& problem) {
+  return problem.group_size == problem.k ? 0 : problem.group_size;
+}
+
+Shape shape_of(const KernelConfig& config, const Problem& problem) {
+  return {config.at(kRowTile),    config.at(kTokenTile),  config.at(kDepthTile),
+          config.at(kStages),     config.at(kRowWarps),   config.at(kTokenWarps),
+          config.at(kDepthWarps), config.at(kDequant),    group_parameter(problem)};
+}
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Rules of the template itself: what breaks them does not compile.
+std::vector<Constraint> structural_constraints(const Problem& problem, const DeviceInfo& device) {
+  const int k = problem.k;
+  const int group = group_parameter(problem);
+  const auto smem = static_cast<int>(device.smem_block_bytes);
+  return {
+      {"each warp takes whole 16-row fragments",
+       {kRowTile, kRowWarps},
+       [](auto v) { return v[0] % (16 * v[1]) == 0; }},
+      {"each warp takes whole 8-token fragments",
+       {kTokenTile, kTokenWarps},
+       [](auto v) { return v[0] % (8 * v[1]) == 0; }},
+      {"each warp takes whole 64-deep blocks of the weight layout",
+       {kDepthTile, kDepthWarps},
+       [](auto v) { return v[0] % (64 * v[1]) == 0; }},
+      {"K must be a multiple of the depth tile", {kDepthTile}, [k](auto v) { return k % v[0] == 0; }},
+      {"a scale per row is applied to the final sums, which is D1",
+       {kDequant},
+       [group](auto v) { return group != 0 || v[0] == 1; }},
+      {"shared memory of a block",
+       {kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps},
+       [smem, group](auto v) {
+         return Shape{v[0], v[1], v[2], v[3], v[4], v[5], v[6], 0, group}.smem_bytes() <= smem;
+       }},
+  };
+}
+
+// Rules of experience: what breaks them can't win. Reasons say why.
+std::vector<Constraint> pruning_constraints(const Workload& workload, const DeviceInfo& device,
+                                            std::size_t max_workspace_bytes) {
+  const Problem problem = workload.problem;
+  const int m = workload.m;
+  const int rows = weight_rows(problem);
+  const int padded = ceil_div(m, 8) * 8;
+  const int group = group_parameter(problem);
+  const int sms = device.sm_count;
+  return {
+      {"a token tile wider than M computes padding", {kTokenTile}, [padded](auto v) {
+         return v[0] <= padded || v[0] == 8;
+       }},
+      {"narrow token tiles re-read the weights too often",
+       {kTokenTile},
+       [padded](auto v) { return v[0] >= std::min(padded, 64) * 3 / 4; }},
+      {"token padding above 15 %", {kTokenTile}, [padded](auto v) {
+         return ceil_div(padded, v[0]) * v[0] * 100 <= padded * 115;
+       }},
+      {"a row tile larger than N", {kRowTile}, [rows](auto v) { return v[0] <= rows; }},
+      {"4 to 16 warps: fewer leave schedulers idle, more leave no registers",
+       {kRowWarps, kTokenWarps, kDepthWarps},
+       [](auto v) {
+         const int warps = v[0] * v[1] * v[2];
+         return warps >= 4 && warps <= 16;
+       }},
+      {"accumulators of a warp spill or leave the tensor cores idle",
+       {kRowTile, kTokenTile, kRowWarps, kTokenWarps, kDequant},
+       [group](auto v) {
+         const int fragments = v[0] / 16 / v[2] * (v[1] / 8 / v[3]);
+         const int sets = v[4] == 1 && group != 0 ? 2 : 1;
+         return v[0] / 16 / v[2] <= 8 && fragments * sets <= 32;
+       }},
+      {"D1 pays off only up to 8 token fragments a warp",
+       {kTokenTile, kTokenWarps, kDequant},
+       [group](auto v) { return group == 0 || v[2] == 0 || v[0] / 8 / v[1] <= 8; }},
+      {"with many tokens a warp, the scale on weights is below the noise; with few, D1 is cheaper",
+       {kTokenTile, kTokenWarps, kDequant},
+       [](auto v) { return v[2] == 1 || v[0] / 8 / v[1] >= 2; }},
+      {"warps along the depth are for few tokens",
+       {kTokenTile, kDepthWarps},
+       [](auto v) { return v[1] == 1 || v[0] <= 64; }},
+      {"warps along the tokens dequantise twice", {kTokenTile, kTokenWarps}, [](auto v) {
+         return v[1] == 1 || v[0] / v[1] >= 16;
+       }},
+      {"each share of the depth must fill its pipeline", {kDepthTile, kStages, kSplit},
+       [k = problem.k](auto v) { return k / v[0] >= v[2] * (v[1] - 1); }},
+      {"partials of the split exceed the workspace or half the weight's bytes",
+       {kRowTile, kTokenTile, kSplit},
+       [=](auto v) {
+         if (v[2] == 1) return true;
+         const double tiles = static_cast<double>(ceil_div(rows, v[0])) * ceil_div(m, v[1]);
+         const double bytes = tiles * v[2] * v[0] * v[1] * 4.0;
+         return bytes <= static_cast<double>(max_workspace_bytes) &&
+                bytes <= 0.5 * static_cast<double>(weight_bytes(problem));
+       }},
+      {"too few blocks to keep the SMs busy, or a split with nothing to fill",
+       {kRowTile, kTokenTile, kSplit},
+       [=](auto v) {
+         const int tiles = ceil_div(rows, v[0]) * ceil_div(m, v[1]);
+         const bool fills = tiles * v[2] * 10 >= sms * 4;
+         const bool needed = v[2] == 1 || tiles * (v[2] - 1) < sms * 4;
+         return fills && needed;
+       }},
+      {"a raster wider than the row tiles repeats a narrower one",
+       {kRowTile, kTokenTile, kRaster},
+       [=](auto v) {
+         if (ceil_div(m, v[1]) == 1) return v[2] == 1;
+         return v[2] <= ceil_div(rows, v[0]);
+       }},
+  };
+}
+
+}  // namespace
+
+std::string MmaPipe::why_not(const Problem& problem, const DeviceInfo& device) const {
+  if (device.sm < 80) return "mma.sync m16n8k16 and cp.async need compute capability 8.0";
+  if (problem.op != Op::kGemm) return "mma_pipe has no GeGLU epilogue";
+  return {};
+}
+
+Space MmaPipe::space(const Workload& workload, const DeviceInfo& device,
+                     std::size_t max_workspace_bytes) const {
+  W4_CHECK(why_not(workload.problem, device).empty(), "ask why_not() first");
+  std::vector<Parameter> parameters = {
+      {kRowTile, {16, 32, 64, 128, 256}},
+      {kTokenTile, {8, 16, 24, 32, 56, 64, 88, 104, 128}},
+      {kDepthTile, {64, 128, 256, 512}},
+      {kStages, {2, 3, 4, 6, 8}},
+      {kRowWarps, {1, 2, 4, 8}},
+      {kTokenWarps, {1, 2, 4}},
+      {kDepthWarps, {1, 2, 4, 8}},
+      {kDequant, {0, 1}},
+      {kSplit, {1, 2, 3, 4, 5, 6, 8, 12, 16}},
+      {kRaster, {1, 4, 16}},
+  };
+  std::vector<Constraint> constraints = structural_constraints(workload.problem, device);
+  std::vector<Constraint> pruning = pruning_constraints(workload, device, max_workspace_bytes);
+  std::move(pruning.begin(), pruning.end(), std::back_inserter(constraints));
+  return Space(std::move(parameters), std::move(constraints));
+}
+
+Footprint MmaPipe::footprint(const KernelConfig& config, const Problem& problem) const {
+  const Shape shape = shape_of(config, problem);
+  return {shape.row_tile, shape.token_tile, shape.depth_tile, 32 * shape.warps(),
+          shape.smem_bytes()};
+}
+
+std::string MmaPipe::source(const KernelConfig& config, const Problem& problem) const {
+  const Shape shape = shape_of(config, problem);
+  return fmt::format(
+      R"(#include "mma_pipe.cuh"
+struct Config {{
+  using Element = w4::{};
+  static constexpr int kRowTile = {};
+  static constexpr int kTokenTile = {};
+  static constexpr int kDepthTile = {};
+  static constexpr int kStages = {};
+  static constexpr int kRowWarps = {};
+  static constexpr int kTokenWarps = {};
+  static constexpr int kDepthWarps = {};
+  static constexpr int kDequant = {};
+  static constexpr int kGroupSize = {};
+}};
+extern "C" __global__ void __launch_bounds__(w4::num_threads<Config>(), 1)
+w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
+  w4::mma_pipe<Config>(args);
+}}
+)",
+      problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_tile, shape.token_tile,
+      shape.depth_tile, shape.stages, shape.row_warps, shape.token_warps, shape.depth_warps,
+      shape.dequant, shape.group);
+}
+
+Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
+                   const DeviceInfo& device) const {
+  const Problem& problem = workload.problem;
+  const Shape shape = shape_of(candidate.config, problem);
+  const int rows = weight_rows(problem);
+  const double row_tiles = ceil_div(rows, shape.row_tile);
+  const double token_tiles = ceil_div(workload.m, shape.token_tile);
+  const double tiles = row_tiles * token_tiles;
+
+  Work work;
+  work.plan = make_launch_plan(footprint(candidate.config, problem), problem, workload.m,
+                               candidate.schedule);
+  work.registers = shape.registers();
+  work.dram_bytes = bytes_moved(workload);
+  const double weights = static_cast<double>(weight_bytes(problem) + scale_bytes(problem));
+  work.l2_bytes = weights * token_tiles + row_tiles * 2.0 * workload.m * problem.k;
+  work.mma_flops = tiles * 2.0 * shape.row_tile * shape.token_tile * problem.k;
+  work.in_flight_bytes = (shape.stages - 1.0) * shape.stage_weight_bytes();
+  work.steps = problem.k / shape.depth_tile / work.plan.schedule.split_k;
+  work.stages = shape.stages;
+
+  // Issue slots for one 16-row fragment and one depth step of 16 in one warp (docs/kernels.md):
+  // dequantisation, MMAs, ldmatrix (one per two token fragments, shared by the warp's rows), weights.
+  const double tokens = shape.tokens();
+  const double dequant = (problem.dtype == Dtype::kF16 ? 9.0 : 11.0) + (shape.dequant == 0 ? 4.0 : 0.0);
+  const double group_steps = std::min(shape.group, shape.depth_tile / shape.depth_warps) / 16.0;
+  const double promote =
+      shape.dequant == 1 && shape.group != 0 ? (4.0 * tokens + 4.0) / group_steps : 0.0;
+  const double per_fragment =
+      dequant + tokens + promote + 0.5 + ((tokens + 1.0) / 2.0 + 2.0) / shape.rows();
+  const double fragments = tiles * (shape.row_tile / 16) * shape.token_warps * (problem.k / 16.0);
+  // Fetching: one cp.async with its address arithmetic for each 16 bytes, 32 lanes an instruction.
+  const double fetches = tiles * (problem.k / static_cast<double>(shape.depth_tile)) *
+                         shape.stage_bytes() / 512.0 * 4.0;
+  // Barrier and waits of each step, felt by every warp.
+  const double steps = tiles * (problem.k / static_cast<double>(shape.depth_tile)) * shape.warps() * 30.0;
+  work.warp_instructions = fragments * per_fragment + fetches + steps;
+  return predict(work, device, assumed_rates(device));
+}
+
+}  // namespace w4tune

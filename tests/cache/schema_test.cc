@@ -1,0 +1,219 @@
+#include "cache/schema.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "cache/image.h"
+#include "cache/store.h"
+#include "tests/cache/samples.h"
+
+namespace w4tune {
+namespace {
+
+using samples::expect_error;
+using samples::Folder;
+using std::chrono::milliseconds;
+
+void expect_both_refuse(const std::string& path, const std::string& text) {
+  const std::string before = samples::read_file(path);
+  for (const auto mode : {Store::Mode::kReadOnly, Store::Mode::kReadWrite}) {
+    expect_error(ErrorCode::kDatabase, text, [&] { Store::open(path, mode); });
+  }
+  EXPECT_EQ(samples::read_file(path), before);
+}
+
+void make_sqlite(const std::string& path, const std::string& script) {
+  Database(path, Database::Access::kCreate, kBusyTimeout).execute(script);
+}
+
+// Runs `action` where not even root may write to a read-only file or folder.
+void run_unprivileged(const std::function<void()>& action) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(2);
+    action();
+    ::_exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Schema, MissingFileIsNotMade) {
+  const Folder folder;
+  expect_error(ErrorCode::kNotFound, "there is no such file",
+               [&] { Store::open(folder.file("none.db"), Store::Mode::kReadOnly); });
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Schema, WritingMakesTheFileAndItsFolder) {
+  const Folder folder;
+  const std::string path = folder.file("a/b/w4tune.db");
+  Store::open(path, Store::Mode::kReadWrite);
+  EXPECT_NO_THROW(Store::open(path, Store::Mode::kReadOnly));
+}
+
+TEST(Schema, AnEmptyFileBecomesACache) {
+  const Folder folder;
+  const std::string path = folder.file("empty.db");
+  samples::write_file(path, "");
+  expect_error(ErrorCode::kDatabase, "not one of w4tune",
+               [&] { Store::open(path, Store::Mode::kReadOnly); });
+  Store::open(path, Store::Mode::kReadWrite);
+  EXPECT_NO_THROW(Store::open(path, Store::Mode::kReadOnly));
+}
+
+TEST(Schema, TextIsNotADatabase) {
+  const Folder folder;
+  const std::string path = folder.file("notes.txt");
+  samples::write_file(path, std::string(5000, 'x'));
+  expect_both_refuse(path, "not a SQLite file");
+}
+
+TEST(Schema, ForeignDatabaseIsNotOurs) {
+  const Folder folder;
+  make_sqlite(folder.file("tables.db"), "CREATE TABLE t (i INTEGER)");
+  expect_both_refuse(folder.file("tables.db"), "not one of w4tune");
+  make_sqlite(folder.file("id.db"), "PRAGMA application_id = 7");
+  expect_both_refuse(folder.file("id.db"), "not one of w4tune");
+}
+
+TEST(Schema, NewerFileIsRefused) {
+  const Folder folder;
+  const std::string path = folder.file("newer.db");
+  Store::open(path, Store::Mode::kReadWrite);
+  make_sqlite(path, "PRAGMA user_version = 99");
+  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 1)");
+}
+
+TEST(Schema, OlderFileIsMigratedOnlyWhenWriting) {
+  const Folder folder;
+  const std::string path = folder.file("older.db");
+  make_sqlite(path, "PRAGMA application_id = 0x77347475");
+  expect_error(ErrorCode::kDatabase, "an older w4tune wrote it",
+               [&] { Store::open(path, Store::Mode::kReadOnly); });
+  Store::open(path, Store::Mode::kReadWrite);
+  EXPECT_NO_THROW(Store::open(path, Store::Mode::kReadOnly));
+}
+
+TEST(Schema, TruncatedFileIsDamaged) {
+  const Folder folder;
+  const std::string path = folder.file("cut.db");
+  Store::open(path, Store::Mode::kReadWrite)
+      .put_compilation(samples::config(), samples::compilation());
+  std::filesystem::resize_file(path, 8192);
+  expect_both_refuse(path, "it is damaged");
+}
+
+TEST(Schema, FlippedCubinByteIsFound) {
+  const Folder folder;
+  const std::string path = folder.file("flipped.db");
+  {
+    auto store = Store::open(path, Store::Mode::kReadWrite);
+    store.put_compilation(samples::config(), samples::compilation());
+    store.put_winners(store.begin_run(samples::run_info()), samples::problem(),
+                      {samples::winner(16, Provenance::kMeasured)});
+  }
+  std::string bytes = samples::read_file(path);
+  const auto at = bytes.find("cubin of key-1");
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] = 'C';
+  samples::write_file(path, bytes);
+  const auto store = Store::open(path, Store::Mode::kReadOnly);
+  expect_error(ErrorCode::kDatabase, "a cubin differs from its SHA-256",
+               [&] { static_cast<void>(store.find_compilation("key-1")); });
+  expect_error(ErrorCode::kDatabase, "a cubin differs from its SHA-256",
+               [&] { load_image(path, [](const DeviceInfo&) { return true; }); });
+}
+
+TEST(Schema, LockedFileIsWaitedForAndThenRefused) {
+  const Folder folder;
+  const std::string path = folder.file("locked.db");
+  auto store = Store::open(path, Store::Mode::kReadWrite, milliseconds(20));
+  const Database other(path, Database::Access::kReadWrite, milliseconds(0));
+  const Transaction held(other, Transaction::Kind::kWrite);
+  expect_error(ErrorCode::kDatabase, "keeps it locked",
+               [&] { store.put_compilation(samples::config(), samples::compilation()); });
+  EXPECT_FALSE(store.find_compilation("key-1"));  // readers do not wait
+}
+
+// A tuned file and its export, both in a folder that cannot be written to.
+class ReadOnlyTest : public testing::Test {
+ protected:
+  ReadOnlyTest() {
+    auto store = Store::open(tuned_, Store::Mode::kReadWrite);
+    store.put_compilation(samples::config(), samples::compilation());
+    store.put_winners(store.begin_run(samples::run_info()), samples::problem(),
+                      {samples::winner(16, Provenance::kMeasured)});
+    store.export_to(exported_);
+    std::filesystem::permissions(folder_.path(), static_cast<std::filesystem::perms>(0555));
+  }
+
+  Folder folder_;
+  std::string tuned_ = folder_.file("tuned.db");
+  std::string exported_ = folder_.file("exported.db");
+};
+
+TEST_F(ReadOnlyTest, AnExportCanBeRead) {
+  run_unprivileged([&] {
+    const Image image = load_image(exported_, [](const DeviceInfo&) { return true; });
+    EXPECT_EQ(image.devices.size(), 1u);
+    EXPECT_EQ(image.cubins.at("key-1"), "cubin of key-1");
+  });
+}
+
+TEST_F(ReadOnlyTest, AnExportCannotBeWritten) {
+  run_unprivileged([&] {
+    expect_error(ErrorCode::kDatabase, "it is read-only, as an exported file is",
+                 [&] { Store::open(exported_, Store::Mode::kReadWrite); });
+  });
+}
+
+TEST_F(ReadOnlyTest, ATunedFileIsRefusedWithTheRemedy) {
+  run_unprivileged([&] {
+    for (const auto mode : {Store::Mode::kReadOnly, Store::Mode::kReadWrite}) {
+      expect_error(ErrorCode::kDatabase, "only a file written by 'w4tune export' can be read",
+                   [&] { Store::open(tuned_, mode); });
+    }
+  });
+}
+
+TEST_F(ReadOnlyTest, NothingNewCanBeMadeThere) {
+  run_unprivileged([&] {
+    expect_error(ErrorCode::kDatabase, "Check the path",
+                 [&] { Store::open(folder_.file("new.db"), Store::Mode::kReadWrite); });
+    expect_error(ErrorCode::kDatabase, "cannot create the folder",
+                 [&] { Store::open(folder_.file("new/new.db"), Store::Mode::kReadWrite); });
+    expect_error(ErrorCode::kDatabase, "Use a folder you may write to", [&] {
+      Store::open(exported_, Store::Mode::kReadOnly).export_to(folder_.file("again.db"));
+    });
+  });
+}
+
+TEST(Schema, OpeningAndReadingChangesNothing) {
+  const Folder folder;
+  const std::string path = folder.file("same.db");
+  {
+    auto store = Store::open(path, Store::Mode::kReadWrite);
+    store.put_compilation(samples::config(), samples::compilation());
+    store.put_trial(store.begin_run(samples::run_info()), samples::trial());
+  }
+  const std::string before = samples::read_file(path);
+  {
+    auto store = Store::open(path, Store::Mode::kReadWrite);
+    const auto run = store.begin_run(samples::run_info());
+    store.update_probe(run, 600.0, 140.0);
+    store.put_compilation(samples::config(), samples::compilation());
+    EXPECT_EQ(store.trials(run, samples::trial().workload).size(), 1u);
+  }
+  EXPECT_EQ(samples::read_file(path), before);
+  EXPECT_FALSE(std::filesystem::exists(path + "-wal"));
+}
+
+}  // namespace
+}  // namespace w4tune

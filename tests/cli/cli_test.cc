@@ -1,0 +1,162 @@
+// The program as a user meets it: what it prints, and its exit codes. No GPU is assumed.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "gpu/device.h"
+
+namespace w4tune {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int exit_code = -1;
+  std::string out;  // standard output and standard error
+};
+
+Outcome w4tune_run(const std::string& arguments, const std::string& redirect = "2>&1") {
+  const std::string command = std::string(W4TUNE_CLI) + " " + arguments + " " + redirect;
+  FILE* pipe = ::popen(command.c_str(), "r");
+  Outcome outcome;
+  std::array<char, 4096> buffer{};
+  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    outcome.out.append(buffer.data(), n);
+  }
+  const int status = ::pclose(pipe);
+  outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+  return outcome;
+}
+
+std::string temp(const std::string& name) {
+  const fs::path folder = fs::temp_directory_path() / "w4tune_cli_test";
+  fs::create_directories(folder);
+  return (folder / name).string();
+}
+
+int lines(const std::string& text) {
+  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+}
+
+TEST(Cli, HelpExplainsEveryCommandWithExamples) {
+  EXPECT_EQ(w4tune_run("--help").exit_code, 0);
+  for (const char* command : {"tune", "bench", "show", "inspect", "compare", "export", "doctor"}) {
+    const Outcome help = w4tune_run(std::string(command) + " --help");
+    EXPECT_EQ(help.exit_code, 0) << command;
+    EXPECT_NE(help.out.find(std::string("w4tune ") + command), std::string::npos) << help.out;
+    EXPECT_NE(w4tune_run("--help").out.find(command), std::string::npos);
+  }
+}
+
+TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
+  for (const char* arguments :
+       {"frobnicate", "--frobnicate", "--gpu gtx480", "--m 0 --gpu a40", "--shape 100,100 --gpu a40",
+        "--shape 16384 --gpu a40", "--group 48 --gpu a40", "--dtype f32 --gpu a40",
+        "--budget soon --gpu a40", "--op conv --gpu a40", "show --problem gemm_n1", "compare a.json",
+        "--plan x.json --m 3 --gpu a40", "inspect --gpu a40 --config nonsense",
+        "inspect --gpu a40 --problem geglu_n4096_k1024_g128_f16"}) {
+    const Outcome outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
+    const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
+                          std::string(arguments).rfind("compare", 0) != 0;
+    const Outcome plain = takes_db ? outcome : w4tune_run(arguments);
+    EXPECT_EQ(plain.exit_code, 2) << arguments << ": " << plain.out;
+    EXPECT_EQ(lines(plain.out), 1) << arguments << ": " << plain.out;
+  }
+  EXPECT_FALSE(fs::exists(temp("usage.db"))) << "a wrong command leaves no file";
+}
+
+TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
+  for (const std::string& arguments :
+       {std::string("show --db /no/such.db"), std::string("export x.db --db /no/such.db"),
+        std::string("compare /no/a.json /no/b.json"), std::string("--gpu a40 --plan /no/plan.json")}) {
+    const Outcome outcome = w4tune_run(arguments);
+    EXPECT_EQ(outcome.exit_code, 1) << arguments << ": " << outcome.out;
+    EXPECT_EQ(lines(outcome.out), 1) << arguments << ": " << outcome.out;
+  }
+}
+
+TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
+  if (device_count() > 0) GTEST_SKIP() << "this machine has a GPU";
+  const Outcome outcome = w4tune_run("--gpu auto --db " + temp("none.db"));
+  EXPECT_EQ(outcome.exit_code, 3) << outcome.out;
+  EXPECT_EQ(lines(outcome.out), 1);
+  EXPECT_NE(outcome.out.find("--gpu a40"), std::string::npos);
+  EXPECT_EQ(w4tune_run("bench --db " + temp("none.db")).exit_code, 3);
+}
+
+TEST(Cli, DoctorReportsEveryPart) {
+  const Outcome text = w4tune_run("doctor --db " + temp("doctor.db"));
+  for (const char* part : {"NVRTC", "GPU", "cuBLASLt", "cache"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << part;
+  }
+  const auto findings = nlohmann::json::parse(
+      w4tune_run("doctor --json --db " + temp("doctor.db"), "2>/dev/null").out);
+  EXPECT_GE(findings.size(), 5U);
+  EXPECT_FALSE(fs::exists(temp("doctor.db"))) << "looking changes nothing";
+}
+
+TEST(Cli, ExplainCountsTheSpace) {
+  const Outcome outcome =
+      w4tune_run("--explain --json --gpu a40 --m 10 --shape 4096,1024", "2>/dev/null");
+  ASSERT_EQ(outcome.exit_code, 0);
+  const auto rows = nlohmann::json::parse(outcome.out);
+  ASSERT_EQ(rows.size(), 1U);
+  std::uint64_t rejected = 0;
+  for (const auto& [reason, count] : rows[0].at("rejected").items()) rejected += count.get<std::uint64_t>();
+  EXPECT_EQ(rejected + rows[0].at("kept").get<std::uint64_t>(), rows[0].at("raw").get<std::uint64_t>());
+}
+
+// The whole way without a GPU: predict, show, export, show the export, compare a report with itself.
+TEST(Cli, PredictsShowsExportsAndCompares) {
+  const std::string db = temp("predict.db");
+  const std::string exported = temp("predict_export.db");
+  const std::string report = temp("predict.json");
+  for (const std::string& stale : {db, exported, report}) fs::remove(stale);
+  const Outcome tuned = w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db + " --report " + report);
+  if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
+  ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
+  EXPECT_NE(tuned.out.find("prediction"), std::string::npos) << tuned.out;
+
+  const auto shown =
+      nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
+  ASSERT_EQ(shown.size(), 1U);
+  EXPECT_EQ(shown[0].at("gpu"), "NVIDIA A40");
+  ASSERT_EQ(shown[0].at("winners").size(), 2U);
+  for (const auto& winner : shown[0].at("winners")) {
+    EXPECT_EQ(winner.at("provenance"), "predicted");
+    EXPECT_EQ(winner.at("spill_bytes"), 0);
+    EXPECT_LE(winner.at("smem_bytes").get<int>(), 99 * 1024);
+  }
+
+  const Outcome export_run = w4tune_run("export " + exported + " --db " + db);
+  ASSERT_EQ(export_run.exit_code, 0) << export_run.out;
+  const auto again =
+      nlohmann::json::parse(w4tune_run("show --json --db " + exported, "2>/dev/null").out);
+  EXPECT_EQ(again, shown);
+
+  const auto compared = nlohmann::json::parse(
+      w4tune_run("compare --json " + report + " " + report, "2>/dev/null").out);
+  EXPECT_EQ(compared.at("rows").size(), 2U);
+  EXPECT_DOUBLE_EQ(compared.at("geometric_mean").get<double>(), 1.0);
+
+  // The same command again gives the same rows.
+  ASSERT_EQ(w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db).exit_code, 0);
+  EXPECT_EQ(nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out), shown);
+}
+
+TEST(Cli, InspectShowsSourceAndResources) {
+  const auto inspected = nlohmann::json::parse(
+      w4tune_run("inspect --json --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10", "2>/dev/null").out);
+  EXPECT_EQ(inspected.at("arch"), "sm_86");
+  EXPECT_NE(inspected.at("source").get<std::string>().find("mma_pipe.cuh"), std::string::npos);
+  EXPECT_GT(inspected.at("registers").get<int>(), 0);
+  EXPECT_GE(inspected.at("predicted_us").get<double>(), inspected.at("floor_us").get<double>());
+}
+
+}  // namespace
+}  // namespace w4tune

@@ -1,0 +1,90 @@
+// Texts and bytes that must not change unnoticed. W4_UPDATE_GOLDEN=1 rewrites the expected files.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "cli/table.h"
+#include "core/hash.h"
+#include "core/weight_layout.h"
+#include "generated/cache_sql.h"
+#include "templates/mma_pipe.h"
+
+namespace w4tune {
+namespace {
+
+void expect_golden(const std::string& name, const std::string& got) {
+  const std::string path = std::string(W4TUNE_SOURCE_DIR) + "/tests/golden/expected/" + name;
+  if (std::getenv("W4_UPDATE_GOLDEN") != nullptr) {
+    std::ofstream(path, std::ios::binary) << got;
+    return;
+  }
+  std::ifstream stream(path, std::ios::binary);
+  std::ostringstream expected;
+  expected << stream.rdbuf();
+  ASSERT_TRUE(stream) << path << " is missing: run with W4_UPDATE_GOLDEN=1";
+  EXPECT_EQ(got, expected.str()) << "if this is meant, run with W4_UPDATE_GOLDEN=1 and look at git diff";
+}
+
+std::string output_of(const std::string& arguments) {
+  // The defaults that depend on the machine are given.
+  const std::string command = "XDG_CACHE_HOME=/cache " + std::string(W4TUNE_CLI) + " " + arguments + " 2>&1";
+  FILE* pipe = ::popen(command.c_str(), "r");
+  std::string text;
+  std::array<char, 4096> buffer{};
+  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    text.append(buffer.data(), n);
+  }
+  ::pclose(pipe);
+  return text;
+}
+
+TEST(Golden, RenderedSource) {
+  const MmaPipe family;
+  const KernelConfig config = parse_kernel_config(
+      "mma_pipe row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
+      "depth_warps=2 dequant=1");
+  expect_golden("mma_pipe_f16.cu", family.source(config, {Op::kGemm, 4096, 1024, 128, Dtype::kF16}));
+  expect_golden("mma_pipe_bf16_channel.cu",
+                family.source(config, {Op::kGemm, 4096, 1024, 1024, Dtype::kBF16}));
+}
+
+// The packed weight is a file format: other programs may have stored it.
+TEST(Golden, PackedBytes) {
+  for (const Op op : {Op::kGemm, Op::kGeglu}) {
+    const Problem problem{op, 32, 128, 32, Dtype::kF16};
+    const auto rows = static_cast<std::size_t>(weight_rows(problem));
+    std::vector<std::uint8_t> nibbles(rows * 64);
+    std::vector<std::uint16_t> scales(rows * 4);
+    for (std::size_t i = 0; i < nibbles.size(); ++i) nibbles[i] = static_cast<std::uint8_t>(i * 37 + 11);
+    for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<std::uint16_t>(i);
+    std::vector<std::uint32_t> packed(weight_bytes(problem) / 4);
+    std::vector<std::uint16_t> packed_scales(scale_bytes(problem) / 2);
+    pack_weight(problem, nibbles.data(), NibbleEncoding::kOffset8, scales.data(), packed.data(),
+                packed_scales.data());
+    std::string text = "weight " + sha256_hex({reinterpret_cast<const char*>(packed.data()), packed.size() * 4});
+    text += "\nscales " +
+            sha256_hex({reinterpret_cast<const char*>(packed_scales.data()), packed_scales.size() * 2}) + "\n";
+    expect_golden("packed_" + std::string(to_string(op)) + ".txt", text);
+  }
+}
+
+TEST(Golden, Schema) {
+  expect_golden("schema_001.sql", std::string(sql::text("migration_001.sql")));
+}
+
+TEST(Golden, Tables) {
+  expect_golden("table.txt", format_table({{">M", "kernel", ">us"}, {"1", "a b", "1.25"}, {"1024", "c", "100.50"}}));
+}
+
+TEST(Golden, Help) {
+  expect_golden("help.txt", output_of("--help"));
+  expect_golden("help_show.txt", output_of("show --help"));
+  expect_golden("help_export.txt", output_of("export --help"));
+}
+
+}  // namespace
+}  // namespace w4tune

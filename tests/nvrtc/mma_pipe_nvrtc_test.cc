@@ -1,0 +1,61 @@
+// Every corner of the family compiles for every architecture it is meant for, without spills and
+// within the A40's limits; no GPU needed.
+#include <gtest/gtest.h>
+
+#include "core/device_info.h"
+#include "gpu/nvrtc.h"
+#include "templates/mma_pipe.h"
+#include "tests/templates/configs.h"
+
+namespace w4tune {
+namespace {
+
+class Compiles : public testing::TestWithParam<std::string> {};
+
+TEST_P(Compiles, EveryCornerWithoutSpills) {
+  const MmaPipe family;
+  const DeviceSources sources = device_sources_from("");
+  const std::size_t a40_limit = find_known_device("a40")->info.smem_block_bytes;
+  int index = 0;
+  for (const KernelConfig& config : corner_configs()) {
+    // Dtype and group rotate through the corners; D0 has no scale per output.
+    const Dtype dtype = index % 3 == 1 ? Dtype::kBF16 : Dtype::kF16;
+    int group = index % 4 == 0 ? 128 : index % 4 == 1 ? 32 : index % 4 == 2 ? 2048 : 64;
+    if (config.at("dequant") == 0 && group == 2048) group = 128;
+    ++index;
+    const Problem problem{Op::kGemm, 16384, 2048, group, dtype};
+    SCOPED_TRACE(to_string(config) + " " + to_string(problem));
+    const Compilation compilation =
+        Nvrtc::get().compile(family.source(config, problem), sources.headers, GetParam());
+    ASSERT_TRUE(compilation.ok()) << compilation.log;
+    EXPECT_EQ(compilation.spill_bytes, 0);
+    EXPECT_GT(compilation.registers, 0);
+    EXPECT_LE(compilation.registers, 255);
+    EXPECT_LE(static_cast<std::size_t>(family.footprint(config, problem).smem_bytes), a40_limit);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, Compiles, testing::Values("sm_80", "sm_86", "sm_90a"),
+                         [](const auto& info) { return info.param; });
+
+TEST(Utilities, CompileForEveryArchitecture) {
+  const DeviceSources sources = device_sources_from("");
+  for (const char* arch : {"sm_80", "sm_86", "sm_90a"}) {
+    const Compilation compilation =
+        Nvrtc::get().compile(sources.utilities, sources.headers, arch);
+    EXPECT_TRUE(compilation.ok()) << arch << ": " << compilation.log;
+  }
+}
+
+TEST(Ptx, OfAnA40KernelIsMadeForAnyNewerGpu) {
+  const MmaPipe family;
+  const DeviceSources sources = device_sources_from("");
+  const Problem problem{Op::kGemm, 4096, 1024, 128, Dtype::kF16};
+  const Compilation compilation = Nvrtc::get().compile(
+      family.source(corner_configs()[4], problem), sources.headers, "compute_86");
+  ASSERT_TRUE(compilation.ok()) << compilation.log;
+  EXPECT_NE(compilation.cubin.find(".target sm_86"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace w4tune

@@ -1,0 +1,254 @@
+// Kernels on the GPU that is here: every corner of every family against the double-precision reference,
+// at ragged M, on hostile data; and the reference itself against the CPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <thread>
+
+#include "core/half.h"
+#include "core/weight_layout.h"
+#include "gpu/device.h"
+#include "gpu/driver.h"
+#include "templates/mma_pipe.h"
+#include "tests/templates/configs.h"
+#include "tuner/compiler.h"
+#include "tuner/gpu_session.h"
+
+namespace w4tune {
+namespace {
+
+constexpr std::size_t kWorkspace = std::size_t{64} << 20;
+
+Protocol warm() {
+  Protocol protocol;
+  protocol.cold_factor = 0.0;  // correctness needs no copies
+  return protocol;
+}
+
+class Kernels : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (device_count() == 0) return;
+    device_ = new DeviceInfo(query_device(0));
+    const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    compiler_ = new Compiler(arch_name(device_->sm), "", threads, nullptr);
+    gpu_ = new GpuSession(0, kWorkspace, compiler_->utilities().cubin);
+  }
+  static void TearDownTestSuite() {
+    delete gpu_;
+    delete compiler_;
+    delete device_;
+    gpu_ = nullptr;
+    compiler_ = nullptr;
+    device_ = nullptr;
+  }
+  void SetUp() override {
+    if (gpu_ == nullptr) GTEST_SKIP() << no_device_reason();
+  }
+
+  const LoadedKernel& load(const KernelConfig& config, const Problem& problem) {
+    const Compilation& compilation = compiler_->get(config, problem);
+    EXPECT_TRUE(compilation.ok()) << compilation.log;
+    return gpu_->load(compilation, family_.footprint(config, problem));
+  }
+
+  bool fits(const KernelConfig& config, const Problem& problem) const {
+    return problem.k % config.at("depth_tile") == 0 &&
+           !(config.at("dequant") == 0 && problem.group_size == problem.k) &&
+           static_cast<std::size_t>(family_.footprint(config, problem).smem_bytes) <=
+               device_->smem_block_bytes;
+  }
+
+  static inline DeviceInfo* device_ = nullptr;
+  static inline Compiler* compiler_ = nullptr;
+  static inline GpuSession* gpu_ = nullptr;
+  MmaPipe family_;
+};
+
+// Double precision on the host, from the definition.
+std::vector<double> host_reference(const Problem& problem, const HostOperands& host, int m) {
+  std::vector<double> y(static_cast<std::size_t>(m) * static_cast<std::size_t>(problem.n));
+  const auto k = static_cast<std::size_t>(problem.k);
+  const auto group = static_cast<std::size_t>(problem.group_size);
+  for (std::size_t token = 0; token < static_cast<std::size_t>(m); ++token) {
+    for (std::size_t row = 0; row < static_cast<std::size_t>(problem.n); ++row) {
+      double sum = 0.0;
+      for (std::size_t i = 0; i < k; ++i) {
+        const int nibble = (host.nibbles[(row * k + i) / 2] >> (4 * (i % 2))) & 0xF;
+        const double scale = to_float(problem.dtype, host.scales[row * (k / group) + i / group]);
+        sum += static_cast<double>(to_float(problem.dtype, host.x[token * k + i])) * scale *
+               (nibble - 8);
+      }
+      y[token * static_cast<std::size_t>(problem.n) + row] = sum;
+    }
+  }
+  return y;
+}
+
+TEST_F(Kernels, AgreeWithTheCpuOnASmallProblem) {
+  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
+    const Problem problem{Op::kGemm, 48, 512, 128, dtype};
+    const int m = 19;
+    const Operands operands(problem, m, 0, warm());
+    const HostOperands host = random_operands(problem, m, warm().seed);
+    const std::vector<double> expected = host_reference(problem, host, m);
+    for (const KernelConfig& config : corner_configs()) {
+      if (!fits(config, problem)) continue;
+      SCOPED_TRACE(to_string(config));
+      operands.poison_y();
+      gpu_->reset_counters();
+      gpu_->launch_gemm(load(config, problem), problem, {2, 1}, operands.args(m, 0),
+                        gpu_->stream().handle());
+      gpu_->stream().synchronize();
+      std::vector<std::uint16_t> y(expected.size() + 2 * Operands::kFenceElements);
+      // The fence lies before y; read it all at once.
+      check(driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.fence_before()),
+                                 y.size() * 2),
+            "cuMemcpyDtoH");
+      const double u = unit_roundoff(dtype);
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double got = to_float(dtype, y[i + Operands::kFenceElements]);
+        ASSERT_NEAR(got, expected[i], u * std::abs(expected[i]) + 8.0 * u) << "element " << i;
+      }
+    }
+  }
+}
+
+TEST_F(Kernels, EveryCornerIsWithinTheBoundsAtRaggedM) {
+  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
+    for (const int group : {32, 64, 128, 1024}) {
+      // 720 rows: no multiple of any row tile but 16.
+      const Problem problem{Op::kGemm, 720, 1024, group, dtype};
+      const Operands operands(problem, 300, 0, warm());
+      const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
+      for (const KernelConfig& config : corner_configs()) {
+        if (fits(config, problem)) compiler_->announce(config, problem);
+      }
+      for (const KernelConfig& config : corner_configs()) {
+        if (!fits(config, problem)) continue;
+        const LoadedKernel& kernel = load(config, problem);
+        for (const int split : {1, 2, 5}) {
+          for (const int raster : {1, 4}) {
+            for (const int m : {1, 2, 7, 8, 9, 15, 17, 31, 63, 65, 127, 129, 299}) {
+              const ErrorMetrics error =
+                  gpu_->check(kernel, {config, {split, raster}}, operands, verifier, m);
+              ASSERT_LE(error.worst_ratio, 1.0)
+                  << to_string(config) << " " << to_string(problem) << " m=" << m
+                  << " split=" << split << " raster=" << raster;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
+  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
+    const Problem problem{Op::kGemm, 256, 16384, 128, dtype};
+    for (const DataKind kind : {DataKind::kPlain, DataKind::kPositiveMean, DataKind::kOutliers,
+                                DataKind::kAllMinus8, DataKind::kZeroScales}) {
+      const Operands operands(problem, 50, 0, warm(), kind);
+      const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
+      for (const KernelConfig& config : corner_configs()) {
+        if (!fits(config, problem)) continue;
+        for (const int split : {1, 8}) {
+          const ErrorMetrics error =
+              gpu_->check(load(config, problem), {config, {split, 1}}, operands, verifier, 50);
+          ASSERT_LE(error.worst_ratio, 1.0) << to_string(config) << " " << to_string(problem)
+                                            << " data " << static_cast<int>(kind) << " split " << split;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Kernels, SplitResultsAreBitIdenticalOverRepeats) {
+  const Problem problem{Op::kGemm, 1024, 4096, 128, Dtype::kF16};
+  const int m = 16;
+  const Operands operands(problem, m, 0, warm());
+  for (const KernelConfig& config : corner_configs()) {
+    if (!fits(config, problem)) continue;
+    std::vector<std::uint16_t> first;
+    gpu_->reset_counters();
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      operands.poison_y();
+      gpu_->launch_gemm(load(config, problem), problem, {8, 1}, operands.args(m, 0),
+                        gpu_->stream().handle());
+      gpu_->stream().synchronize();
+      std::vector<std::uint16_t> y(static_cast<std::size_t>(m) * 1024);
+      check(driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.y()), y.size() * 2),
+            "cuMemcpyDtoH");
+      if (repeat == 0) first = y;
+      ASSERT_EQ(y, first) << to_string(config) << " repeat " << repeat;
+    }
+  }
+}
+
+TEST_F(Kernels, TheVerifierRejectsWrongResults) {
+  const Problem problem{Op::kGemm, 256, 1024, 128, Dtype::kF16};
+  const int m = 16;
+  const Operands operands(problem, m, 0, warm());
+  const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
+  const KernelConfig config = corner_configs()[4];
+  const auto poke = [&](const std::uint16_t* at, std::uint16_t value) {
+    check(driver().memcpy_htod(reinterpret_cast<CUdeviceptr>(at), &value, sizeof(value)),
+          "cuMemcpyHtoD");
+  };
+  ASSERT_LE(gpu_->check(load(config, problem), {config, {1, 1}}, operands, verifier, m).worst_ratio,
+            1.0);
+  std::uint16_t right = 0;
+  check(driver().memcpy_dtoh(&right, reinterpret_cast<CUdeviceptr>(operands.y() + 77), 2),
+        "cuMemcpyDtoH");
+  poke(operands.y() + 77, static_cast<std::uint16_t>(right ^ 0x20));  // one element, 32 ulp
+  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0);
+  poke(operands.y() + 77, 0x7e00);  // NaN
+  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0);
+  poke(operands.y() + 77, right);
+  EXPECT_LE(verifier.judge(m, 1).worst_ratio, 1.0);
+  poke(operands.fence_after() + 5, 0);
+  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0) << "a write behind the output";
+  poke(operands.fence_after() + 5, Operands::kCanary);
+  poke(operands.fence_before() + 5, 0);
+  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0) << "a write before the output";
+}
+
+TEST_F(Kernels, PackingOnTheGpuEqualsPackingOnTheCpu) {
+  for (const Op op : {Op::kGemm, Op::kGeglu}) {
+    const Problem problem{op, 96, 256, 64, Dtype::kF16};
+    const HostOperands host = random_operands(problem, 1, 3);
+    std::vector<std::uint32_t> expected(weight_bytes(problem) / 4);
+    std::vector<std::uint16_t> expected_scales(scale_bytes(problem) / 2);
+    pack_weight(problem, host.nibbles.data(), NibbleEncoding::kSigned, host.scales.data(),
+                expected.data(), expected_scales.data());
+    Buffer nibbles(host.nibbles.size());
+    nibbles.upload(host.nibbles.data(), host.nibbles.size());
+    Buffer scales(host.scales.size() * 2);
+    scales.upload(host.scales.data(), host.scales.size() * 2);
+    const Buffer packed(weight_bytes(problem));
+    const Buffer packed_scales(scale_bytes(problem));
+    auto* nibbles_at = nibbles.as<void>();
+    auto* scales_at = scales.as<void>();
+    auto* packed_at = packed.as<void>();
+    auto* packed_scales_at = packed_scales.as<void>();
+    int rows = weight_rows(problem);
+    int n = problem.n;
+    int k = problem.k;
+    int groups = num_groups(problem);
+    int geglu = op == Op::kGeglu ? 1 : 0;
+    std::uint32_t flip = 8;
+    void* params[] = {&nibbles_at, &scales_at, &packed_at, &packed_scales_at, &rows, &n, &k, &groups,
+                      &geglu, &flip};
+    launch(gpu_->utilities().function("w4_pack_weight"), 8, 256, 0, gpu_->stream().handle(), params);
+    gpu_->stream().synchronize();
+    std::vector<std::uint32_t> got(expected.size());
+    packed.download(got.data(), got.size() * 4);
+    std::vector<std::uint16_t> got_scales(expected_scales.size());
+    packed_scales.download(got_scales.data(), got_scales.size() * 2);
+    EXPECT_EQ(got, expected);
+    EXPECT_EQ(got_scales, expected_scales);
+  }
+}
+
+}  // namespace
+}  // namespace w4tune

@@ -1,0 +1,84 @@
+#include "tuner/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "w4tune/error.h"
+
+namespace w4tune {
+namespace {
+
+std::string write_plan(const std::string& text) {
+  const std::string path = (std::filesystem::temp_directory_path() / "w4tune_plan_test.json").string();
+  std::ofstream(path) << text;
+  return path;
+}
+
+std::string error_of(const std::string& text) {
+  try {
+    read_plan(write_plan(text));
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << "one line";
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Plan, Pi05HasFourShapesAtNineteenM) {
+  const Plan plan = model_plan("pi05", {});
+  EXPECT_EQ(plan.workloads.size(), 76U);
+  const std::vector<Problem> problems = problems_of(plan);
+  ASSERT_EQ(problems.size(), 4U);
+  EXPECT_EQ(to_string(problems[0]), "gemm_n16384_k2048_g128_f16");
+  EXPECT_EQ(to_string(problems[3]), "gemm_n1024_k4096_g128_f16");
+  EXPECT_EQ(tokens_of(plan, problems[1]), default_m());
+}
+
+TEST(Plan, OverridesReplaceTheModelsOwn) {
+  PlanOverrides overrides;
+  overrides.m = {50, 10, 10};
+  overrides.shapes = {{4096, 1024}};
+  overrides.group_size = -1;
+  overrides.dtype = "bf16";
+  const Plan plan = model_plan("pi05", overrides);
+  ASSERT_EQ(plan.workloads.size(), 2U) << "sorted, without repeats";
+  EXPECT_EQ(to_string(plan.workloads[0]), "gemm_n4096_k1024_g1024_bf16 m=10");
+  EXPECT_EQ(plan.workloads[1].m, 50);
+}
+
+TEST(Plan, RejectsUnknownModelsAndImpossibleShapes) {
+  EXPECT_THROW(model_plan("llama", {}), Error);
+  PlanOverrides overrides;
+  overrides.shapes = {{100, 1024}};
+  EXPECT_THROW(model_plan("pi05", overrides), Error);
+  overrides.shapes = {{4096, 1024}};
+  overrides.m = {0};
+  EXPECT_THROW(model_plan("pi05", overrides), Error);
+}
+
+TEST(Plan, ReadsAFile) {
+  const Plan plan = read_plan(write_plan(
+      R"({"workloads": [{"n": 4096, "k": 1024, "m": [10, 1]},
+                        {"n": 64, "k": 128, "group": 32, "dtype": "bf16", "m": 7}]})"));
+  ASSERT_EQ(plan.workloads.size(), 3U);
+  EXPECT_EQ(to_string(plan.workloads[0]), "gemm_n4096_k1024_g128_f16 m=1");
+  EXPECT_EQ(to_string(plan.workloads[2]), "gemm_n64_k128_g32_bf16 m=7");
+}
+
+TEST(Plan, SaysWhatIsWrongWithAFileAndWhere) {
+  EXPECT_NE(error_of("{").find("is not JSON"), std::string::npos);
+  EXPECT_NE(error_of(R"({"workloads": []})").find("no workloads"), std::string::npos);
+  EXPECT_NE(error_of(R"({"workloads": [{"n": 64}]})").find("workload 0"), std::string::npos);
+  EXPECT_NE(error_of(R"({"workloads": [{"n": 64, "k": 128, "size": 1}]})").find("'size'"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"workloads": [{"n": 64, "k": 100, "m": 1}]})").find("K = 100"),
+            std::string::npos);
+  EXPECT_THROW(read_plan("/no/such/plan.json"), Error);
+}
+
+}  // namespace
+}  // namespace w4tune

@@ -1,0 +1,111 @@
+#include "tuner/report.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "w4tune/error.h"
+
+namespace w4tune {
+namespace {
+
+RunInfo sample_run() {
+  RunInfo run;
+  run.device = find_known_device("a40")->info;
+  run.driver = "580.0 (CUDA 13.0)";
+  run.nvrtc = "13.0";
+  run.version = "0.1.0";
+  run.protocol = "cold";
+  run.started_at = "2026-01-01T00:00:00Z";
+  return run;
+}
+
+WorkloadResult sample_row(int m, double time, double baseline) {
+  WorkloadResult row;
+  row.workload = {{Op::kGemm, 4096, 1024, 128, Dtype::kF16}, m};
+  Winner winner;
+  winner.problem = row.workload.problem;
+  winner.m = m;
+  winner.provenance = Provenance::kMeasured;
+  winner.candidate = {parse_kernel_config("mma_pipe row_tile=64"), {2, 1}};
+  winner.time_us = {time * 0.99, time, time * 1.01};
+  winner.clock_mhz = {1700, 1710, 1720};
+  winner.time_us_median = time;
+  winner.floor_us = time / 2;
+  row.winner = winner;
+  if (baseline > 0.0) {
+    row.baseline = Baseline{"cublaslt_f16", "algo=1", {baseline, baseline}, {1700, 1700}};
+  }
+  return row;
+}
+
+TuneResult sample_result() {
+  TuneResult result;
+  result.ceilings = {600.0, 120.0, "cublaslt_8192"};
+  result.rows = {sample_row(10, 5.0, 10.0), sample_row(968, 40.0, 20.0)};
+  result.rows.emplace_back();
+  result.rows.back().workload = {{Op::kGemm, 4096, 1024, 128, Dtype::kF16}, 1024};
+  return result;
+}
+
+TEST(Report, HasTheFieldsOfTheSchema) {
+  const nlohmann::json report = report_json(sample_run(), sample_result());
+  EXPECT_EQ(report.at("schema"), "w4tune.report/1");
+  for (const char* key : {"gpu", "sm", "sm_count", "l2_bytes", "driver", "cuda", "nvrtc", "w4tune",
+                          "commit", "protocol", "date"}) {
+    EXPECT_TRUE(report.at("environment").contains(key)) << key;
+  }
+  const nlohmann::json& row = report.at("rows").at(0);
+  for (const char* key :
+       {"op", "n", "k", "group", "dtype", "m", "provenance", "family", "config", "split_k",
+        "time_us_median", "time_us_samples", "clock_mhz_median", "floor_us", "floor_fraction",
+        "error", "baselines"}) {
+    EXPECT_TRUE(row.contains(key)) << key;
+  }
+  EXPECT_EQ(row.at("baselines").at("cublaslt_f16").at("time_us_samples").size(), 2U);
+  EXPECT_EQ(report.at("rows").at(2).at("provenance"), "untuned");
+}
+
+TEST(Report, SurvivesAFileAndBack) {
+  const std::string path = (std::filesystem::temp_directory_path() / "w4tune_report.json").string();
+  write_report(path, report_json(sample_run(), sample_result()));
+  const Report report = read_report(path);
+  ASSERT_EQ(report.rows.size(), 2U) << "the untuned row has no time";
+  EXPECT_EQ(report.rows[0].workload.m, 10);
+  EXPECT_DOUBLE_EQ(report.rows[0].time_us_median, 5.0);
+  EXPECT_DOUBLE_EQ(report.rows[0].baseline_us, 10.0);
+  EXPECT_EQ(report.environment.at("gpu"), "NVIDIA A40");
+  EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(path).replace_extension(".md")));
+}
+
+TEST(Report, SummaryNamesWhatIsLost) {
+  const std::string summary = markdown_summary(report_json(sample_run(), sample_result()));
+  EXPECT_NE(summary.find("Geometric mean of the ratios over 2 cells: 1.00. The baseline is faster in 1."),
+            std::string::npos)
+      << summary;
+  EXPECT_NE(summary.find("| 1024 | untuned |"), std::string::npos);
+}
+
+TEST(Report, RefusesWhatIsNotAReport) {
+  const std::string path = (std::filesystem::temp_directory_path() / "w4tune_bad.json").string();
+  for (const char* text : {"", "[1]", R"({"schema": "other"})",
+                           R"({"schema": "w4tune.report/1", "environment": {}, "rows": [{"time_us_median": 1}]})"}) {
+    std::ofstream(path) << text;
+    try {
+      read_report(path);
+      ADD_FAILURE() << "accepted: " << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument) << text;
+    }
+  }
+  EXPECT_THROW(read_report("/no/such/report.json"), Error);
+}
+
+TEST(WriteFile, LeavesTheOldFileWhenItFails) {
+  EXPECT_THROW(write_file("/proc/no/such/folder/file", "text"), Error);
+}
+
+}  // namespace
+}  // namespace w4tune

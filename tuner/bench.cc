@@ -1,0 +1,144 @@
+#include "tuner/bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "cache/image.h"
+#include "core/stats.h"
+#include "templates/cost.h"
+#include "tuner/baseline.h"
+#include "tuner/gpu_session.h"
+#include "tuner/probe.h"
+#include "w4tune/error.h"
+
+namespace w4tune {
+namespace {
+
+std::string utility_image(const Image& image) {
+  for (const auto& [name, key] : image.devices.front().device_kernels) {
+    if (name == "utility") return image.cubins.at(key);
+  }
+  throw Error(ErrorCode::kDatabase,
+              "the cache file has no utility kernels. Run 'w4tune tune' on it once.");
+}
+
+// The operands of one problem, made when the first of its winners comes.
+struct ProblemOperands {
+  ProblemOperands(const Problem& problem, int max_m, const TuneOptions& options,
+                  const GpuSession& gpu)
+      : operands(problem, max_m, options.device.l2_bytes, options.protocol),
+        verifier(gpu.utilities(), operands, gpu.stream()) {
+    if (options.baseline && CublasLt::available()) {
+      baseline.emplace(operands, options.device.l2_bytes, options.protocol);
+    }
+  }
+
+  Operands operands;
+  Verifier verifier;
+  std::optional<BaselineOperands> baseline;
+};
+
+WorkloadResult bench_one(const Winner& stored, const std::string& cubin, ProblemOperands& data,
+                         GpuSession& gpu, const TuneOptions& options, double floor) {
+  WorkloadResult row;
+  row.workload = {stored.problem, stored.m};
+  Winner winner = stored;
+  Compilation compilation;
+  compilation.key = stored.compilation_key;
+  compilation.cubin = cubin;
+  const LoadedKernel& kernel = gpu.load(compilation, stored.footprint);
+  winner.error = gpu.check(kernel, stored.candidate, data.operands, data.verifier, stored.m);
+  if (!is_correct(winner.error)) {
+    throw Error(ErrorCode::kDevice,
+                fmt::format("{} gives wrong results for {} (error {:.2f} times the bound). Tune the "
+                            "file again on this GPU.",
+                            to_string(stored.candidate), to_string(row.workload),
+                            winner.error.worst_ratio));
+  }
+  gpu.reset_counters();
+  MeasuredGraph graph(gpu.stream(), gpu.clock(), options.protocol, data.operands.copies(),
+                      stored.time_us_median, [&](CUstream stream, int copy) {
+                        gpu.launch_gemm(kernel, stored.problem, stored.candidate.schedule,
+                                        data.operands.args(stored.m, copy), stream);
+                      });
+  std::optional<BaselineRun> baseline;
+  std::vector<MeasuredGraph*> order = {&graph};
+  if (data.baseline) {
+    baseline.emplace(gpu, options.protocol, data.operands, *data.baseline, stored.m);
+    order.push_back(&baseline->graph());
+  }
+  for (MeasuredGraph* each : order) each->sample();  // uploads the graphs, warms up
+  const std::vector<Samples> samples = sample_interleaved(order, options.protocol.final_samples);
+  winner.provenance = Provenance::kMeasured;
+  winner.time_us = samples[0].time_us;
+  winner.clock_mhz = samples[0].clock_mhz;
+  winner.time_us_median = median(winner.time_us);
+  winner.floor_us = floor;
+  if (baseline) {
+    row.baseline = Baseline{baseline_name(stored.problem), baseline->detail(), samples[1].time_us,
+                            samples[1].clock_mhz};
+    winner.baseline_us = median(row.baseline->time_us);
+  }
+  row.winner = std::move(winner);
+  row.evaluated = 1;
+  return row;
+}
+
+}  // namespace
+
+TuneResult bench_winners(const std::string& path, const TuneOptions& options,
+                         const std::function<bool(const Winner&)>& wanted, TuneObserver& observer) {
+  const Image image = load_image(path, [&](const DeviceInfo& device) {
+    return device.name == options.device.name && device.sm == options.device.sm &&
+           device.sm_count == options.device.sm_count;
+  });
+  std::vector<Winner> winners;
+  if (!image.devices.empty()) {
+    const auto& all = image.devices.front().winners;
+    std::copy_if(all.begin(), all.end(), std::back_inserter(winners), wanted);
+  }
+  if (winners.empty()) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("{} has no winner to bench for {}. Run 'w4tune --gpu auto --db {}' first.",
+                            path, options.device.name, path));
+  }
+  std::size_t workspace_bytes = options.max_workspace_bytes;
+  for (const Winner& winner : winners) {
+    const LaunchPlan plan = make_launch_plan(winner.footprint, winner.problem, winner.m,
+                                             winner.candidate.schedule);
+    workspace_bytes = std::max(workspace_bytes, plan.partial_bytes);
+  }
+  GpuSession gpu(options.ordinal, workspace_bytes, utility_image(image));
+  TuneResult result;
+  observer.on_phase("measuring copy bandwidth and matrix rate");
+  result.ceilings = probe_ceilings(options.device, gpu.stream());
+  observer.on_ceilings(result.ceilings);
+  std::unique_ptr<ProblemOperands> data;
+  for (std::size_t i = 0; i < winners.size(); ++i) {
+    if (options.interrupted()) {
+      result.interrupted = true;
+      break;
+    }
+    const Winner& winner = winners[i];
+    if (!data || data->operands.problem() != winner.problem) {
+      int max_m = 0;
+      for (const Winner& other : winners) {
+        if (other.problem == winner.problem) max_m = std::max(max_m, other.m);
+      }
+      data.reset();
+      data = std::make_unique<ProblemOperands>(winner.problem, max_m, options, gpu);
+    }
+    const double floor = floor_us({winner.problem, winner.m}, result.ceilings.copy_gbps,
+                                  result.ceilings.mma_tflops);
+    observer.on_workload(i, winners.size(), {winner.problem, winner.m}, floor);
+    result.rows.push_back(bench_one(winner, image.cubins.at(winner.compilation_key), *data, gpu,
+                                    options, floor));
+    observer.on_result(result.rows.back(), result);
+  }
+  return result;
+}
+
+}  // namespace w4tune

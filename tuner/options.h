@@ -1,0 +1,71 @@
+// What one tuning run is asked to do, who watches it, and what came out.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cache/store.h"
+#include "core/device_info.h"
+#include "core/trial.h"
+#include "core/winner.h"
+#include "tuner/plan.h"
+#include "tuner/probe.h"
+#include "tuner/protocol.h"
+
+namespace w4tune {
+
+struct TuneOptions {
+  Plan plan;
+  DeviceInfo device;       // the GPU the kernels are for
+  int ordinal = 0;         // of the GPU that measures
+  int evaluations = 56;    // candidates measured for each workload
+  double budget_s = 0.0;   // wall-clock for the run; 0: no limit
+  std::size_t max_workspace_bytes = std::size_t{64} << 20;
+  int threads = 1;         // that compile
+  std::string device_dir;  // device sources read from here instead of the embedded ones
+  bool baseline = true;           // measure cuBLASLt beside every workload
+  bool verify_on_device = false;  // predicted kernels are run on the present GPU
+  Protocol protocol;
+  // Asked between candidates; true stops cleanly, keeping everything.
+  std::function<bool()> interrupted = [] { return false; };
+};
+
+// One workload's outcome: a row of the report.
+struct WorkloadResult {
+  Workload workload;
+  std::optional<Winner> winner;      // none: untuned
+  std::optional<Baseline> baseline;  // none: not measured
+  double predicted_us = 0.0;         // the cost model's word for the winner
+  int evaluated = 0;                 // candidates measured in this run
+  int failed = 0;                    // candidates that did not work
+  int reused = 0;                    // candidates known from an earlier run
+  bool resumed = false;              // taken from the cache as a whole
+};
+
+struct TuneResult {
+  Ceilings ceilings;  // measured, or the model's assumptions for predicted rows
+  std::vector<WorkloadResult> rows;
+  bool interrupted = false;
+
+  [[nodiscard]] int untuned() const;
+};
+
+// Watches a run; every call comes from the thread that runs it.
+class TuneObserver {
+ public:
+  virtual ~TuneObserver() = default;
+  // Something that takes longer than a moment begins: "ranking candidates".
+  virtual void on_phase(const std::string& what) = 0;
+  virtual void on_ceilings(const Ceilings& ceilings) = 0;
+  virtual void on_workload(std::size_t index, std::size_t total, const Workload& workload,
+                           double floor_us) = 0;
+  // After each candidate; best is kFailed-like infinity until one works.
+  virtual void on_candidate(const Trial& trial, int done, int planned, double best_us) = 0;
+  virtual void on_result(const WorkloadResult& result, const TuneResult& so_far) = 0;
+  virtual void on_warning(const std::string& message) = 0;
+};
+
+}  // namespace w4tune

@@ -1,0 +1,81 @@
+#include "tuner/probe.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/half.h"
+#include "core/stats.h"
+#include "gpu/buffer.h"
+#include "gpu/driver.h"
+#include "gpu/event.h"
+#include "tuner/cublaslt.h"
+
+namespace w4tune {
+namespace {
+
+constexpr std::size_t kCopyBytes = std::size_t{1} << 30;
+constexpr int kMatrix = 8192;
+constexpr int kRepeats = 9;
+
+template <typename Work>
+double median_us(const Stream& stream, const Work& work) {
+  Event begin;
+  Event end;
+  std::vector<double> times;
+  for (int i = 0; i <= kRepeats; ++i) {
+    begin.record(stream.handle());
+    work();
+    end.record(stream.handle());
+    stream.synchronize();
+    if (i > 0) times.push_back(elapsed_us(begin, end));  // the first warms up
+  }
+  return median(times);
+}
+
+double copy_gbps(const Stream& stream) {
+  const Buffer from(kCopyBytes);
+  const Buffer to(kCopyBytes);
+  const double us = median_us(stream, [&] {
+    check(driver().memcpy_dtod_async(to.address(), from.address(), kCopyBytes, stream.handle()),
+          "cuMemcpyDtoDAsync");
+  });
+  return 2.0 * static_cast<double>(kCopyBytes) / us * 1e-3;
+}
+
+// Random operands: matrix products of zeros run faster than any real ones.
+double matrix_tflops(const Stream& stream) {
+  std::vector<std::uint16_t> host(static_cast<std::size_t>(kMatrix) * kMatrix);
+  std::uint32_t state = 1;
+  for (std::uint16_t& element : host) {
+    state = state * 1664525U + 1013904223U;  // Numerical Recipes' generator
+    element = f16_from_float(static_cast<float>(state >> 8) * 0x1p-23F - 1.0F);
+  }
+  Buffer x(host.size() * 2);
+  Buffer w(host.size() * 2);
+  const Buffer y(host.size() * 2);
+  x.upload(host.data(), host.size() * 2);
+  std::reverse(host.begin(), host.end());
+  w.upload(host.data(), host.size() * 2);
+  const CublasLtGemm gemm(kMatrix, kMatrix, kMatrix, Dtype::kF16);
+  const double us = median_us(stream, [&] {
+    gemm.run(0, x.as<void>(), w.as<void>(), y.as<void>(), stream.handle());
+  });
+  return 2.0 * kMatrix * static_cast<double>(kMatrix) * kMatrix / us * 1e-6;
+}
+
+}  // namespace
+
+Ceilings probe_ceilings(const DeviceInfo& device, const Stream& stream) {
+  Ceilings ceilings;
+  ceilings.copy_gbps = copy_gbps(stream);
+  if (CublasLt::available()) {
+    ceilings.mma_tflops = matrix_tflops(stream);
+    ceilings.mma_source = "cublaslt_8192";
+  } else {
+    ceilings.mma_tflops = device.mma_tflops;
+    ceilings.mma_source = "data sheet";
+  }
+  return ceilings;
+}
+
+}  // namespace w4tune

@@ -1,0 +1,245 @@
+#include "tuner/report.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/stats.h"
+#include "w4tune/error.h"
+
+namespace w4tune {
+namespace {
+
+using nlohmann::json;
+
+json environment_json(const RunInfo& run, const Ceilings& ceilings) {
+  return {{"gpu", run.device.name},
+          {"sm", run.device.sm},
+          {"sm_count", run.device.sm_count},
+          {"l2_bytes", run.device.l2_bytes},
+          {"driver", run.driver},
+          {"cuda", run.driver},
+          {"nvrtc", run.nvrtc},
+          {"w4tune", run.version},
+          {"commit", run.commit},
+          {"source_hash", run.source_hash},
+          {"protocol", run.protocol},
+          {"protocol_hash", run.protocol_hash},
+          {"copy_gbps", ceilings.copy_gbps},
+          {"mma_tflops", ceilings.mma_tflops},
+          {"mma_source", ceilings.mma_source},
+          {"date", run.started_at}};
+}
+
+json row_json(const WorkloadResult& row) {
+  const Problem& problem = row.workload.problem;
+  json out = {{"op", to_string(problem.op)},
+              {"n", problem.n},
+              {"k", problem.k},
+              {"group", problem.group_size},
+              {"dtype", to_string(problem.dtype)},
+              {"m", row.workload.m}};
+  out["evaluated"] = row.evaluated;
+  out["failed"] = row.failed;
+  out["reused"] = row.reused;
+  if (!row.winner) {
+    out["provenance"] = "untuned";
+  } else {
+    const Winner& winner = *row.winner;
+    out["provenance"] = to_string(winner.provenance);
+    out["family"] = winner.candidate.config.family;
+    out["config"] = to_string(winner.candidate.config);
+    out["split_k"] = winner.candidate.schedule.split_k;
+    out["raster"] = winner.candidate.schedule.raster;
+    out["registers"] = winner.registers;
+    out["smem_bytes"] = winner.footprint.smem_bytes;
+    out["spill_bytes"] = winner.spill_bytes;
+    out["time_us_median"] = winner.time_us_median;
+    out["time_us_samples"] = winner.time_us;
+    out["clock_mhz_median"] = winner.clock_mhz.empty() ? json(nullptr) : json(median(winner.clock_mhz));
+    out["floor_us"] = winner.floor_us;
+    out["floor_fraction"] = winner.floor_us / winner.time_us_median;
+    if (winner.provenance == Provenance::kMeasured) {
+      out["error"] = {{"worst_ratio", winner.error.worst_ratio},
+                      {"relative_norm", winner.error.relative_norm},
+                      {"max_abs", winner.error.max_abs}};
+    }
+  }
+  out["baselines"] = json::object();
+  if (row.baseline) {
+    out["baselines"][row.baseline->name] = {
+        {"time_us_median", median(row.baseline->time_us)},
+        {"time_us_samples", row.baseline->time_us},
+        {"clock_mhz_median", median(row.baseline->clock_mhz)},
+        {"detail", row.baseline->detail}};
+  }
+  return out;
+}
+
+double baseline_us(const json& row) {
+  for (const auto& [name, baseline] : row.at("baselines").items()) {
+    return baseline.at("time_us_median").get<double>();
+  }
+  return 0.0;
+}
+
+Workload workload_of(const json& row) {
+  Workload workload;
+  workload.problem = {parse_op(row.at("op").get<std::string>()), row.at("n").get<int>(),
+                      row.at("k").get<int>(), row.at("group").get<int>(),
+                      parse_dtype(row.at("dtype").get<std::string>())};
+  workload.m = row.at("m").get<int>();
+  return workload;
+}
+
+std::string text_of(const json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// "1.03 ± 0.01": the ratio of medians, with half the spread of both sample sets.
+std::string ratio_text(const json& row) {
+  const double baseline = baseline_us(row);
+  if (baseline == 0.0) return "";
+  const double ratio = baseline / row.at("time_us_median").get<double>();
+  double spread = 0.0;
+  const auto samples = row.at("time_us_samples").get<std::vector<double>>();
+  if (!samples.empty()) spread += relative_spread(samples);
+  for (const auto& [name, entry] : row.at("baselines").items()) {
+    spread += relative_spread(entry.at("time_us_samples").get<std::vector<double>>());
+  }
+  return fmt::format("{:.2f} ± {:.2f}", ratio, 0.5 * spread * ratio);
+}
+
+}  // namespace
+
+json report_json(const RunInfo& run, const TuneResult& result) {
+  json rows = json::array();
+  for (const WorkloadResult& row : result.rows) rows.push_back(row_json(row));
+  return {{"schema", kReportSchema},
+          {"environment", environment_json(run, result.ceilings)},
+          {"rows", std::move(rows)}};
+}
+
+void write_file(const std::string& path, std::string_view text) {
+  const std::filesystem::path target(path);
+  std::error_code ignored;
+  if (target.has_parent_path()) std::filesystem::create_directories(target.parent_path(), ignored);
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  {
+    std::ofstream stream(temporary, std::ios::binary);
+    stream << text;
+    stream.flush();
+    if (!stream) {
+      std::remove(temporary.c_str());
+      throw Error(ErrorCode::kEnvironment,
+                  fmt::format("{} can't be written. Check the folder, its permissions and the free "
+                              "space.",
+                              path));
+    }
+  }
+  std::error_code failed;
+  std::filesystem::rename(temporary, target, failed);
+  if (failed) {
+    std::remove(temporary.c_str());
+    throw Error(ErrorCode::kEnvironment,
+                fmt::format("{} can't be replaced: {}. Check its permissions.", path,
+                            failed.message()));
+  }
+}
+
+void write_report(const std::string& path, const json& report) {
+  write_file(path, report.dump(1) + "\n");
+  write_file(std::filesystem::path(path).replace_extension(".md").string(),
+             markdown_summary(report));
+}
+
+Report read_report(const std::string& path) {
+  std::ifstream stream(path);
+  if (!stream) {
+    throw Error(ErrorCode::kNotFound, fmt::format("report {} can't be read. Check the path.", path));
+  }
+  Report report;
+  try {
+    const json document = json::parse(stream);
+    if (!document.is_object() || document.value("schema", "") != kReportSchema) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{} is not a {} report. Write one with 'w4tune tune --report FILE'.",
+                              path, kReportSchema));
+    }
+    for (const auto& [key, value] : document.at("environment").items()) {
+      report.environment[key] = text_of(value);
+    }
+    for (const json& row : document.at("rows")) {
+      if (!row.contains("time_us_median")) continue;  // untuned
+      report.rows.push_back({workload_of(row), row.at("provenance").get<std::string>(),
+                             row.at("config").get<std::string>(),
+                             row.at("time_us_median").get<double>(),
+                             row.at("time_us_samples").get<std::vector<double>>(),
+                             baseline_us(row)});
+    }
+  } catch (const json::exception& error) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("report {} is damaged: {}. Write it again.", path, error.what()));
+  }
+  return report;
+}
+
+std::string markdown_summary(const json& report) {
+  const json& environment = report.at("environment");
+  const std::string gpu = environment.at("gpu").get<std::string>();
+  std::string out = fmt::format("# w4tune report: {}\n\n", gpu);
+  out += fmt::format("{} · w4tune {} ({}) · CUDA {} · NVRTC {}\n\n", text_of(environment.at("date")),
+                     text_of(environment.at("w4tune")), text_of(environment.at("commit")),
+                     text_of(environment.at("driver")), text_of(environment.at("nvrtc")));
+  out += fmt::format(
+      "Ceilings: {:.0f} GB/s, {:.0f} TFLOP/s ({}). Protocol: {}.\n\nTimes are medians in microseconds; "
+      "`floor` is the larger of bytes moved once over the copy bandwidth and operations over the matrix "
+      "rate; `ratio` is the baseline's time over ours (above 1 we are faster), with half the "
+      "interquartile spreads.\n",
+      environment.at("copy_gbps").get<double>(), environment.at("mma_tflops").get<double>(),
+      text_of(environment.at("mma_source")), text_of(environment.at("protocol")));
+  Problem last;
+  std::vector<double> ratios;
+  int slower = 0;
+  for (const json& row : report.at("rows")) {
+    const Workload workload = workload_of(row);
+    if (workload.problem != last) {
+      out += fmt::format("\n## {}\n\n| M | time us | floor us | of floor | baseline us | ratio | MHz | "
+                         "kernel | provenance |\n|---|---|---|---|---|---|---|---|---|\n",
+                         to_string(workload.problem));
+      last = workload.problem;
+    }
+    if (!row.contains("time_us_median")) {
+      out += fmt::format("| {} | untuned | | | | | | | |\n", workload.m);
+      continue;
+    }
+    const double time = row.at("time_us_median").get<double>();
+    const double baseline = baseline_us(row);
+    if (baseline > 0.0) {
+      ratios.push_back(baseline / time);
+      if (baseline < time) ++slower;
+    }
+    out += fmt::format(
+        "| {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} | {} | {} split_k={} raster={} | {} |\n",
+        workload.m, time, row.at("floor_us").get<double>(),
+        100.0 * row.at("floor_fraction").get<double>(),
+        baseline > 0.0 ? fmt::format("{:.2f}", baseline) : "", ratio_text(row),
+        row.at("clock_mhz_median").is_null()
+            ? ""
+            : fmt::format("{:.0f}", row.at("clock_mhz_median").get<double>()),
+        row.at("config").get<std::string>(), row.at("split_k").get<int>(),
+        row.at("raster").get<int>(), row.at("provenance").get<std::string>());
+  }
+  if (!ratios.empty()) {
+    out += fmt::format("\nGeometric mean of the ratios over {} cells: {:.2f}. The baseline is faster "
+                       "in {}.\n",
+                       ratios.size(), geometric_mean(ratios), slower);
+  }
+  return out;
+}
+
+}  // namespace w4tune

@@ -1,0 +1,312 @@
+#include "tuner/tune.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+
+#include "core/stats.h"
+#include "generated/version.h"
+#include "gpu/device.h"
+#include "tuner/baseline.h"
+#include "tuner/gpu_evaluator.h"
+#include "w4tune/error.h"
+
+namespace w4tune {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Finalists within this share of the winner's median could not be told from it.
+constexpr double kTieShare = 0.01;
+// Winners of the M before that are tried first.
+constexpr std::size_t kSeeds = 3;
+// Of the ranking, prepared ahead for workloads whose turn has not come.
+constexpr std::size_t kCompileAhead = 24;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Measures all workloads of a run, problem by problem.
+class MeasuredRun {
+ public:
+  MeasuredRun(const TuneOptions& options, Store& store, TuneObserver& observer)
+      : options_(options),
+        store_(store),
+        observer_(observer),
+        compiler_(arch_name(options.device.sm), options.device_dir, options.threads, &store),
+        utilities_(compiler_.utilities()),
+        gpu_(options.ordinal, options.max_workspace_bytes, utilities_.cubin),
+        run_(store.begin_run(describe_run(options, compiler_.source_hash()))),
+        context_{options, store, run_, compiler_, gpu_, observer} {}
+
+  TuneResult run() {
+    observer_.on_phase("measuring copy bandwidth and matrix rate");
+    result_.ceilings = probe_ceilings(options_.device, gpu_.stream());
+    store_.update_probe(run_, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
+    observer_.on_ceilings(result_.ceilings);
+    store_.put_device_kernel(options_.device, "utility", utilities_);
+    observer_.on_phase("ranking candidates by the cost model");
+    rankings_ = rank_all(options_.plan.workloads, options_.device, options_.max_workspace_bytes,
+                         options_.threads);
+    compile_ahead();
+    for (const Problem& problem : problems_of(options_.plan)) {
+      if (result_.interrupted) break;
+      tune_problem(problem);
+    }
+    return std::move(result_);
+  }
+
+ private:
+  // All workloads' likeliest candidates, in the order their turn will come.
+  void compile_ahead() {
+    for (std::size_t i = 0; i < rankings_.size(); ++i) {
+      if (finished(options_.plan.workloads[i])) continue;
+      const Ranking& ranking = rankings_[i];
+      for (std::size_t j = 0; j < std::min(kCompileAhead, ranking.points.size()); ++j) {
+        compiler_.announce(candidate_at(*ranking.family, ranking.space, ranking.points[j].point).config,
+                           options_.plan.workloads[i].problem);
+      }
+    }
+  }
+
+  [[nodiscard]] bool finished(const Workload& workload) const {
+    return store_.finished(run_, workload) &&
+           (!options_.baseline || !CublasLt::available() ||
+            store_.find_baseline(run_, workload, baseline_name(workload.problem)).has_value());
+  }
+
+  void tune_problem(const Problem& problem) {
+    const std::vector<int> tokens = tokens_of(options_.plan, problem);
+    const bool all_finished = std::all_of(tokens.begin(), tokens.end(), [&](int m) {
+      return finished({problem, m});
+    });
+    std::unique_ptr<Operands> operands;
+    std::unique_ptr<Verifier> verifier;
+    std::unique_ptr<BaselineOperands> baseline;
+    if (!all_finished) {
+      observer_.on_phase(fmt::format("preparing operands of {}", to_string(problem)));
+      operands = std::make_unique<Operands>(problem, tokens.back(), options_.device.l2_bytes,
+                                            options_.protocol);
+      verifier = std::make_unique<Verifier>(gpu_.utilities(), *operands, gpu_.stream());
+      if (options_.baseline && CublasLt::available()) {
+        baseline = std::make_unique<BaselineOperands>(*operands, options_.device.l2_bytes,
+                                                      options_.protocol);
+      }
+    }
+    seeds_.clear();
+    for (std::size_t i = 0; i < options_.plan.workloads.size(); ++i) {
+      const Workload& workload = options_.plan.workloads[i];
+      if (workload.problem != problem) continue;
+      if (options_.interrupted()) {
+        result_.interrupted = true;
+        return;
+      }
+      if (finished(workload)) {
+        reuse(workload);
+      } else {
+        tune_workload(i, *operands, *verifier, baseline.get());
+      }
+    }
+  }
+
+  void reuse(const Workload& workload) {
+    WorkloadResult row;
+    row.workload = workload;
+    row.resumed = true;
+    for (const Winner& winner : store_.winners(options_.device)) {
+      if (winner.problem == workload.problem && winner.m == workload.m) row.winner = winner;
+    }
+    row.baseline = store_.find_baseline(run_, workload, baseline_name(workload.problem));
+    if (row.winner) seeds_.push_back(row.winner->candidate);
+    finish(std::move(row));
+  }
+
+  // Time this workload may take, its share of what is left of the budget.
+  [[nodiscard]] double share_of_budget(std::size_t index) const {
+    if (options_.budget_s <= 0.0) return 0.0;
+    const auto left = static_cast<double>(options_.plan.workloads.size() - index);
+    return std::max(0.0, options_.budget_s - seconds_since(start_)) / left;
+  }
+
+  void tune_workload(std::size_t index, const Operands& operands, const Verifier& verifier,
+                     const BaselineOperands* baseline) {
+    const Workload& workload = options_.plan.workloads[index];
+    const Ranking& ranking = rankings_[index];
+    const double floor =
+        floor_us(workload, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
+    observer_.on_workload(index, options_.plan.workloads.size(), workload, floor);
+
+    GpuEvaluator evaluator(context_, workload, ranking, operands, verifier);
+    std::vector<Point> ranked;
+    for (const RankedPoint& point : ranking.points) ranked.push_back(point.point);
+    std::vector<Point> seeds;
+    for (const Candidate& seed : seeds_) {
+      const Point point = point_of(ranking.space, seed);
+      if (ranking.space.contains(point)) seeds.push_back(point);
+    }
+    Budget budget;
+    budget.evaluations = options_.evaluations;
+    const double share = share_of_budget(index);
+    const Clock::time_point begin = Clock::now();
+    budget.stop = [&] {
+      if (options_.interrupted()) return true;
+      // At least one candidate is tried, however little time is left.
+      return options_.budget_s > 0.0 && evaluator.measured() > 0 && seconds_since(begin) > 0.8 * share;
+    };
+    ranked_then_neighbours(ranking.space, seeds, ranked, budget, evaluator);
+
+    WorkloadResult row;
+    row.workload = workload;
+    row.evaluated = evaluator.measured();
+    row.failed = evaluator.failed();
+    row.reused = evaluator.reused();
+    if (!options_.interrupted()) decide(row, evaluator, operands, verifier, baseline, floor);
+    if (options_.interrupted() && !row.winner) {
+      result_.interrupted = true;
+      return;
+    }
+    finish(std::move(row));
+  }
+
+  // The final, interleaved with the baseline: winner, tie set and baseline of the row.
+  void decide(WorkloadResult& row, GpuEvaluator& evaluator, const Operands& operands,
+              const Verifier& verifier, const BaselineOperands* baseline, double floor) {
+    std::vector<Trial> finalists;
+    for (Trial& trial : evaluator.ordered()) {
+      if (finalists.size() == static_cast<std::size_t>(options_.protocol.finalists)) break;
+      if (survives(trial, evaluator, operands, verifier)) finalists.push_back(std::move(trial));
+    }
+    std::vector<std::unique_ptr<MeasuredGraph>> graphs;
+    std::vector<MeasuredGraph*> order;
+    for (const Trial& trial : finalists) {
+      graphs.push_back(evaluator.graph(trial.candidate, trial.time_us_median()));
+      order.push_back(graphs.back().get());
+    }
+    std::unique_ptr<BaselineRun> reference;
+    if (baseline != nullptr) {
+      reference = std::make_unique<BaselineRun>(gpu_, options_.protocol, operands, *baseline,
+                                                row.workload.m);
+      order.push_back(&reference->graph());
+    }
+    gpu_.reset_counters();
+    for (MeasuredGraph* graph : order) graph->sample();  // uploads the graphs, warms up
+    std::vector<Samples> samples = sample_interleaved(order, options_.protocol.final_samples);
+    if (reference) {
+      row.baseline = Baseline{baseline_name(row.workload.problem), reference->detail(),
+                              samples.back().time_us, samples.back().clock_mhz};
+      store_.put_baseline(run_, row.workload, *row.baseline);
+    }
+    if (finalists.empty()) return;
+    crown(row, finalists, samples, floor);
+    store_.put_winners(run_, row.workload.problem, {*row.winner});
+  }
+
+  // A winner serves every M of its interval: it must be right at the ends of it too.
+  bool survives(const Trial& trial, GpuEvaluator& evaluator, const Operands& operands,
+                const Verifier& verifier) {
+    const int m = trial.workload.m;
+    int below = 0;
+    for (const int other : tokens_of(options_.plan, trial.workload.problem)) {
+      if (other < m) below = other;
+    }
+    for (const int ragged : {m - 1, below + 1}) {
+      if (ragged <= below || ragged >= m) continue;
+      const ErrorMetrics error = gpu_.check(evaluator.kernel(trial.candidate), trial.candidate,
+                                            operands, verifier, ragged);
+      if (is_correct(error)) continue;
+      observer_.on_warning(fmt::format("{} is right at M = {} and wrong at M = {} (error {:.2f} times "
+                                       "the bound): passed over",
+                                       to_string(trial.candidate), m, ragged, error.worst_ratio));
+      return false;
+    }
+    return true;
+  }
+
+  void crown(WorkloadResult& row, const std::vector<Trial>& finalists,
+             const std::vector<Samples>& samples, double floor) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < finalists.size(); ++i) {
+      if (median(samples[i].time_us) < median(samples[best].time_us)) best = i;
+    }
+    const Trial& trial = finalists[best];
+    const Family* family = find_family(trial.candidate.config.family);
+    const Compilation& compilation = compiler_.get(trial.candidate.config, row.workload.problem);
+    Winner winner;
+    winner.problem = row.workload.problem;
+    winner.m = row.workload.m;
+    winner.provenance = Provenance::kMeasured;
+    winner.candidate = trial.candidate;
+    winner.footprint = family->footprint(trial.candidate.config, row.workload.problem);
+    winner.compilation_key = compilation.key;
+    winner.registers = compilation.registers;
+    winner.spill_bytes = compilation.spill_bytes;
+    winner.time_us = samples[best].time_us;
+    winner.clock_mhz = samples[best].clock_mhz;
+    winner.time_us_median = median(winner.time_us);
+    winner.error = trial.error;
+    winner.floor_us = floor;
+    if (row.baseline) winner.baseline_us = median(row.baseline->time_us);
+    for (std::size_t i = 0; i < finalists.size(); ++i) {
+      const bool tied = median(samples[i].time_us) <= winner.time_us_median * (1.0 + kTieShare);
+      if (i != best && tied) winner.tie_set.push_back(finalists[i].candidate);
+      if (seeds_.size() >= kSeeds) seeds_.erase(seeds_.begin());
+      seeds_.push_back(finalists[i].candidate);
+    }
+    row.predicted_us = family->cost(trial.candidate, row.workload, options_.device).total_us;
+    row.winner = std::move(winner);
+  }
+
+  void finish(WorkloadResult row) {
+    result_.rows.push_back(std::move(row));
+    observer_.on_result(result_.rows.back(), result_);
+  }
+
+  const TuneOptions& options_;
+  Store& store_;
+  TuneObserver& observer_;
+  Compiler compiler_;
+  Compilation utilities_;
+  GpuSession gpu_;
+  std::int64_t run_;
+  MeasuringContext context_;
+  std::vector<Ranking> rankings_;
+  std::vector<Candidate> seeds_;  // what won at the M before
+  TuneResult result_;
+  Clock::time_point start_ = Clock::now();
+};
+
+}  // namespace
+
+int TuneResult::untuned() const {
+  return static_cast<int>(std::count_if(rows.begin(), rows.end(),
+                                        [](const WorkloadResult& row) { return !row.winner; }));
+}
+
+std::string timestamp_now() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
+RunInfo describe_run(const TuneOptions& options, const std::string& source_hash) {
+  RunInfo info;
+  info.device = options.device;
+  info.driver = device_count() > 0 ? driver_release() + " (CUDA " + driver_version() + ")" : "none";
+  info.nvrtc = Nvrtc::get().version();
+  info.version = kVersion;
+  info.commit = kCommit;
+  info.source_hash = source_hash;
+  info.protocol = options.protocol.text();
+  info.protocol_hash = options.protocol.hash();
+  info.seed = options.protocol.seed;
+  info.started_at = timestamp_now();
+  return info;
+}
+
+TuneResult tune_measured(const TuneOptions& options, Store& store, TuneObserver& observer) {
+  return MeasuredRun(options, store, observer).run();
+}
+
+}  // namespace w4tune

@@ -1,0 +1,93 @@
+#include "tuner/verify.h"
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "core/half.h"
+
+namespace w4tune {
+namespace {
+
+// Mirrors w4::Verdict in templates/device/utility.cu.
+struct Verdict {
+  std::uint32_t worst_ratio_bits = 0;
+  std::uint32_t max_abs_bits = 0;
+  double error_sq = 0.0;
+  double ref_sq = 0.0;
+  std::uint64_t fence_touched = 0;
+};
+
+constexpr int kTile = 16;               // of the reference kernel
+constexpr std::uint32_t kThreads = 256;
+constexpr std::uint32_t kJudgeBlocks = 1024;
+
+}  // namespace
+
+Verifier::Verifier(const UtilityKernels& utilities, const Operands& operands, const Stream& stream)
+    : utilities_(utilities), operands_(operands), stream_(stream), verdict_(sizeof(Verdict)) {
+  const Problem& problem = operands.problem();
+  const auto elements =
+      static_cast<std::size_t>(operands.max_m()) * static_cast<std::size_t>(problem.n);
+  reference_ = Buffer(elements * sizeof(double));
+  sum_abs_ = Buffer(elements * sizeof(float));
+  sum_sq_ = Buffer(elements * sizeof(float));
+  const bool f16 = problem.dtype == Dtype::kF16;
+  const auto* x = operands.x().as<void>();
+  const auto* nibbles = operands.nibbles().as<void>();
+  const auto* scales = operands.scales().as<void>();
+  auto* reference = reference_.as<double>();
+  auto* sum_abs = sum_abs_.as<float>();
+  auto* sum_sq = sum_sq_.as<float>();
+  int m = operands.max_m();
+  int n = problem.n;
+  int k = problem.k;
+  int group = problem.group_size;
+  void* params[] = {&x, &nibbles, &scales, &reference, &sum_abs, &sum_sq, &m, &n, &k, &group};
+  const int tiles = n / kTile * ((m + kTile - 1) / kTile);
+  launch(utilities.function(f16 ? "w4_reference_f16" : "w4_reference_bf16"),
+         static_cast<std::uint32_t>(tiles), kTile * kTile, 0, stream.handle(), params);
+  stream.synchronize();
+}
+
+ErrorMetrics Verifier::judge(int m, int dequant) const {
+  const Problem& problem = operands_.problem();
+  const bool f16 = problem.dtype == Dtype::kF16;
+  const double u = unit_roundoff(problem.dtype);
+  verdict_.fill(0);
+  const auto* y = operands_.y();
+  const auto* reference = reference_.as<double>();
+  const auto* sum_abs = sum_abs_.as<float>();
+  const auto* sum_sq = sum_sq_.as<float>();
+  auto* verdict = verdict_.as<Verdict>();
+  long long count = static_cast<long long>(m) * problem.n;
+  auto roundoff = static_cast<float>(u);
+  float tiny = f16 ? 0x1p-24F : 0x1p-133F;  // spacing of the smallest numbers of the dtype
+  // Every mode accumulates in FP32; D0 rounds each weight after its scale as well.
+  float abs_factor = 0x1p-22F;
+  auto sq_factor = static_cast<float>(dequant == 0 ? 4.0 * u : 0.0);
+  void* params[] = {&y, &reference, &sum_abs, &sum_sq, &verdict, &count, &roundoff, &tiny,
+                    &abs_factor, &sq_factor};
+  launch(utilities_.function(f16 ? "w4_judge_f16" : "w4_judge_bf16"), kJudgeBlocks, kThreads, 0,
+         stream_.handle(), params);
+  int fence_count = Operands::kFenceElements;
+  int canary = Operands::kCanary;
+  // Rows of y past m must still hold their poison, where there are any.
+  const auto* after = m < operands_.max_m() ? y + count : operands_.fence_after();
+  for (const std::uint16_t* fence : {operands_.fence_before(), after}) {
+    void* fence_params[] = {&fence, &verdict, &fence_count, &canary};
+    launch(utilities_.function("w4_check_fence"), 1, kThreads, 0, stream_.handle(), fence_params);
+  }
+  stream_.synchronize();
+  Verdict found;
+  verdict_.download(&found, sizeof(found));
+  ErrorMetrics error;
+  error.worst_ratio = std::bit_cast<float>(found.worst_ratio_bits);
+  error.max_abs = std::bit_cast<float>(found.max_abs_bits);
+  error.relative_norm = found.ref_sq > 0.0 ? std::sqrt(found.error_sq / found.ref_sq) : 0.0;
+  if (found.fence_touched > 0) error.worst_ratio = std::numeric_limits<double>::infinity();
+  return error;
+}
+
+}  // namespace w4tune
