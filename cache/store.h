@@ -76,8 +76,8 @@ class Store {
   [[nodiscard]] std::optional<Baseline> find_baseline(std::int64_t run, const Workload& workload,
                                                       std::string_view name) const;
 
-  // Whether a measured winner of the workload comes from a run with the same device, source_hash and
-  // protocol_hash.
+  // Whether a measured winner of the workload comes from a run with the same device, source_hash
+  // and protocol_hash.
   [[nodiscard]] bool finished(std::int64_t run, const Workload& workload) const;
   // Replaces winners at the same m and of the same provenance, keeps the others, and divides the Ms
   // of the problem anew: at one m a measured winner hides the predicted one. The m_lo and m_hi of

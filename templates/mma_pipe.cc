@@ -119,7 +119,7 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
        [group](auto v) {
          const int fragments = v[0] / 16 / v[2] * (v[1] / 8 / v[3]);
          const int sets = v[4] == 1 && group != 0 ? 2 : 1;
-         return v[0] / 16 / v[2] <= 8 && fragments * sets <= 32;
+         return v[0] / 16 / v[2] <= 8 && fragments * sets <= 28;
        }},
       {"D1 pays off only up to 8 token fragments a warp",
        {kTokenTile, kTokenWarps, kDequant},

@@ -51,9 +51,12 @@ struct MmaPipe {
   static constexpr bool kPerRow = Config::kGroupSize == 0;
   static constexpr bool kScaleWeights = Config::kDequant == 0;
   static constexpr int kGroup = kPerRow ? Config::kDepthTile : Config::kGroupSize;
-  // Depth steps of 16 that share a scale within one warp's share of a step.
-  static constexpr int kShare = 64 * kWarpBlocks;
-  static constexpr int kScaleSteps = (kGroup > kShare ? kShare : kGroup) / 16;
+  static constexpr bool kPromotes = !kScaleWeights && !kPerRow;
+  // Blocks of one warp whose sums share a scale: two only where a group of 128 lies within the warp's
+  // share of a step.
+  static constexpr int kGroupBlocks = kPromotes && kGroup == 128 && kWarpBlocks % 2 == 0 ? 2 : 1;
+  // Unrolling lets loads of the next block run ahead; with many accumulators it makes ptxas spill.
+  static constexpr int kUnroll = kFragments * (kPromotes ? 2 : 1) <= 8 ? kWarpBlocks / kGroupBlocks : 1;
   static constexpr int kStepGroups =
       kPerRow ? 0 : (Config::kDepthTile > kGroup ? Config::kDepthTile / kGroup : 1);
 
@@ -85,7 +88,7 @@ struct MmaPipe {
 
   float acc[kRows][kTokens][4];
   // Sums of one group before its scale (D1 only).
-  float group_acc[kScaleWeights || kPerRow ? 1 : kRows][kScaleWeights || kPerRow ? 1 : kTokens][4];
+  float group_acc[kPromotes ? kRows : 1][kPromotes ? kTokens : 1][4];
 
   __device__ __forceinline__ explicit MmaPipe(const GemmArgs& a) : args(a) {}
 
@@ -243,55 +246,76 @@ struct MmaPipe {
     }
   }
 
-  __device__ __forceinline__ void multiply(int step) {
+  // Dequantises and multiplies one 16-deep step: `word` of the loaded words, tokens from shared memory.
+  template <int kWord, bool kFirst>
+  __device__ __forceinline__ void multiply_step(u32 x, int block, const U32x4 (&words)[kRows],
+                                                const u32 (&scale)[kRows][2]) {
     const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
-    const u32 w = stage_address(step);
-    const u32 x = w + kWeightBytes;
+    u32 b[kTokens][2];
+    load_tokens(x, block, kWord, b);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      u32 a[4];
+      Dequant<Element>::word(words[r].v[kWord], a);
+      if constexpr (kScaleWeights) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = Element::mul2(a[i], scale[r][i % 2]);
+      }
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if constexpr (kScaleWeights || kPerRow) {
+          Element::mma(acc[r][t], a, b[t], acc[r][t]);
+        } else {
+          Element::mma(group_acc[r][t], a, b[t], kFirst ? zero : group_acc[r][t]);
+        }
+      }
+    }
+  }
+
+  // One 64-deep block of the weight: four steps, with the scales that change within it.
+  template <bool kFirst, bool kLast>
+  __device__ __forceinline__ void multiply_block(u32 stage, int block) {
+    const u32 x = stage + kWeightBytes;
     const u32 s = x + kActivationBytes;
     U32x4 words[kRows];
-    u32 scale[kRows][2];
+    u32 scale[kRows][2] = {};
 #pragma unroll
-    for (int k16 = 0; k16 < 4 * kWarpBlocks; ++k16) {
-      const int block = depth_warp * kWarpBlocks + k16 / 4;
-      const int depth = 64 * depth_warp * kWarpBlocks + 16 * k16;
-      if (k16 % 4 == 0) {
+    for (int r = 0; r < kRows; ++r) {
+      const int fragment = row_warp * kRows + r;
+      words[r] = load_shared_16(stage + static_cast<u32>((fragment * kBlocks + block) * 512 + lane * 16));
+    }
+    constexpr bool kTwice = kGroup == 32;  // two groups in one block
+    if constexpr (kScaleWeights) load_scale_pairs(s, 64 * block, scale);
+    multiply_step<0, kFirst>(x, block, words, scale);
+    multiply_step<1, false>(x, block, words, scale);
+    if constexpr (kTwice && kScaleWeights) load_scale_pairs(s, 64 * block + 32, scale);
+    if constexpr (kTwice && kPromotes) promote(s, 64 * block);
+    multiply_step<2, kTwice>(x, block, words, scale);
+    multiply_step<3, false>(x, block, words, scale);
+    if constexpr (kLast && kPromotes) promote(s, 64 * block + 32);
+  }
+
+  __device__ __forceinline__ void load_scale_pairs(u32 s, int depth, u32 (&scale)[kRows][2]) const {
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          const int fragment = row_warp * kRows + r;
-          words[r] = load_shared_16(w + static_cast<u32>((fragment * kBlocks + block) * 512 + lane * 16));
-        }
-      }
-      if (kScaleWeights && k16 % kScaleSteps == 0) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          u16 low;
-          u16 high;
-          load_scales(s, r, depth, low, high);
-          scale[r][0] = pair_of(low);
-          scale[r][1] = pair_of(high);
-        }
-      }
-      u32 b[kTokens][2];
-      load_tokens(x, block, k16 % 4, b);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        u32 a[4];
-        Dequant<Element>::word(words[r].v[k16 % 4], a);
-        if constexpr (kScaleWeights) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) a[i] = Element::mul2(a[i], scale[r][i % 2]);
-        }
-#pragma unroll
-        for (int t = 0; t < kTokens; ++t) {
-          if constexpr (kScaleWeights || kPerRow) {
-            Element::mma(acc[r][t], a, b[t], acc[r][t]);
-          } else {
-            Element::mma(group_acc[r][t], a, b[t], k16 % kScaleSteps == 0 ? zero : group_acc[r][t]);
-          }
-        }
-      }
-      if constexpr (!kScaleWeights && !kPerRow) {
-        if (k16 % kScaleSteps == kScaleSteps - 1) promote(s, depth);
+    for (int r = 0; r < kRows; ++r) {
+      u16 low;
+      u16 high;
+      load_scales(s, r, depth, low, high);
+      scale[r][0] = pair_of(low);
+      scale[r][1] = pair_of(high);
+    }
+  }
+
+  __device__ __forceinline__ void multiply(int step) {
+    const u32 stage = stage_address(step);
+    const int first = depth_warp * kWarpBlocks;
+#pragma unroll kUnroll
+    for (int i = 0; i < kWarpBlocks; i += kGroupBlocks) {
+      if constexpr (kGroupBlocks == 1) {
+        multiply_block<true, true>(stage, first + i);
+      } else {
+        multiply_block<true, false>(stage, first + i);
+        multiply_block<false, true>(stage, first + i + 1);
       }
     }
   }
@@ -383,16 +407,15 @@ struct MmaPipe {
         store_global_l2(tile_partials + split * kTileFloats + fragment_offset(r, t), acc[r][t]);
       }
     }
-    fence_gpu();
+    // One thread's release covers the stores of all: the barrier orders them before it. A fence in
+    // every thread, before and after the vote, cost about 1 us (docs/kernels.md).
     barrier();
     const u32 vote = shared;  // one word of shared memory: how many came before
     if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
     barrier();
-    const u32 before = load_shared_u32(vote);
+    if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
     barrier();  // all have read the word before the output tile overwrites it
-    if (before + 1 != static_cast<u32>(args.split_k)) return false;
     if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
-    fence_gpu();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll

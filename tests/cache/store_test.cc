@@ -235,6 +235,22 @@ TEST_F(StoreTest, WinnersAreStoredAsAWhole) {
   EXPECT_TRUE(winners().empty());
 }
 
+TEST_F(StoreTest, FinishedIsAMeasuredWinnerOfAnEqualRun) {
+  store_.put_winners(
+      run_, samples::problem(),
+      {samples::winner(8, Provenance::kPredicted), samples::winner(16, Provenance::kMeasured)});
+  const auto finished = [&](const RunInfo& info, int m) {
+    return store_.finished(store_.begin_run(info), {.problem = samples::problem(), .m = m});
+  };
+  EXPECT_TRUE(finished(samples::run_info(), 16));
+  EXPECT_FALSE(finished(samples::run_info(), 8));
+  EXPECT_FALSE(finished(samples::run_info(), 1));
+  EXPECT_FALSE(finished(samples::run_info("source-2"), 16));
+  auto info = samples::run_info();
+  info.protocol_hash = "protocol-2";
+  EXPECT_FALSE(finished(info, 16));
+}
+
 TEST_F(StoreTest, DevicesAreThoseSomethingIsKnownOf) {
   store_.put_device_kernel(samples::device("NVIDIA L4"), "pack_weight", samples::compilation());
   EXPECT_TRUE(store_.devices().empty());

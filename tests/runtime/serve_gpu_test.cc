@@ -28,11 +28,11 @@ TEST(ServeGpuTest, AFreshProcessServesRaggedTokensFromTheExport) {
   const samples::Folder folder;
   const std::string cache = folder.file("w4tune.db");
   const std::string exported = folder.file("exported.db");
-  constexpr Problem kShort{
-      .op = Op::kGemm, .n = 256, .k = 1024, .group_size = 128, .dtype = Dtype::kF16};
-  constexpr Problem kWide{
-      .op = Op::kGemm, .n = 528, .k = 256, .group_size = 64, .dtype = Dtype::kBF16};
-  samples::tune_small_cache(cache, {kShort, kWide}, {1, 16, 100, 1024});
+  constexpr Problem kEven{
+      .op = Op::kGemm, .n = 1024, .k = 1024, .group_size = 128, .dtype = Dtype::kF16};
+  constexpr Problem kRagged{
+      .op = Op::kGemm, .n = 1040, .k = 512, .group_size = 64, .dtype = Dtype::kBF16};
+  samples::tune_small_cache(cache, {kEven, kRagged}, {1, 16, 100, 1024});
   Store::open(cache, Store::Mode::kReadOnly).export_to(exported);
   fs::remove(cache);
 

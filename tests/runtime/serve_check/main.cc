@@ -37,35 +37,38 @@ class Cuda {
   Cuda() {
     CUdevice device = 0;
     CUcontext context = nullptr;
-    require(find(&::cuInit, "cuInit")(0), "cuInit");
-    require(find(&::cuDeviceGet, "cuDeviceGet")(&device, 0), "cuDeviceGet");
-    require(find(&::cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain")(&context, device),
-            "cuDevicePrimaryCtxRetain");
-    require(find(&::cuCtxSetCurrent, "cuCtxSetCurrent")(context), "cuCtxSetCurrent");
+    require(find<decltype(&::cuInit)>("cuInit")(0), "cuInit");
+    require(find<decltype(&::cuDeviceGet)>("cuDeviceGet")(&device, 0), "cuDeviceGet");
+    require(
+        find<decltype(&::cuDevicePrimaryCtxRetain)>("cuDevicePrimaryCtxRetain")(&context, device),
+        "cuDevicePrimaryCtxRetain");
+    require(find<decltype(&::cuCtxSetCurrent)>("cuCtxSetCurrent")(context), "cuCtxSetCurrent");
   }
 
   // Lives until the program ends.
   [[nodiscard]] void* allocate(std::size_t bytes) const {
     CUdeviceptr address = 0;
-    require(find(&::cuMemAlloc, "cuMemAlloc_v2")(&address, bytes), "cuMemAlloc");
+    require(find<decltype(&::cuMemAlloc)>("cuMemAlloc_v2")(&address, bytes), "cuMemAlloc");
     return reinterpret_cast<void*>(address);
   }
 
   template <class T>
   [[nodiscard]] void* upload(const std::vector<T>& host) const {
     void* const device = allocate(host.size() * sizeof(T));
-    require(find(&::cuMemcpyHtoD, "cuMemcpyHtoD_v2")(address_of(device), host.data(),
-                                                     host.size() * sizeof(T)),
+    require(find<decltype(&::cuMemcpyHtoD)>("cuMemcpyHtoD_v2")(address_of(device), host.data(),
+                                                               host.size() * sizeof(T)),
             "cuMemcpyHtoD");
     return device;
   }
 
   void poison(void* device, std::size_t bytes) const {
-    require(find(&::cuMemsetD8, "cuMemsetD8_v2")(address_of(device), 0xff, bytes), "cuMemsetD8");
+    require(find<decltype(&::cuMemsetD8)>("cuMemsetD8_v2")(address_of(device), 0xff, bytes),
+            "cuMemsetD8");
   }
 
   void download(std::vector<std::uint16_t>& host, const void* device, std::size_t count) const {
-    require(find(&::cuMemcpyDtoH, "cuMemcpyDtoH_v2")(host.data(), address_of(device), count * 2),
+    require(find<decltype(&::cuMemcpyDtoH)>("cuMemcpyDtoH_v2")(host.data(), address_of(device),
+                                                               count * 2),
             "cuMemcpyDtoH");
   }
 
@@ -74,9 +77,9 @@ class Cuda {
     return reinterpret_cast<CUdeviceptr>(pointer);
   }
 
-  // The first argument only lends its type.
+  // cuda.h lends the types alone: nothing of libcuda is linked.
   template <class Function>
-  Function find(Function, const char* name) const {
+  [[nodiscard]] Function find(const char* name) const {
     void* const symbol = library_ == nullptr ? nullptr : ::dlsym(library_, name);
     if (symbol == nullptr) throw std::runtime_error(std::string("libcuda has no ") + name);
     return reinterpret_cast<Function>(symbol);
@@ -100,9 +103,10 @@ double to_double(Dtype dtype, std::uint16_t bits) {
 std::uint16_t random_bits(Dtype dtype, int exponent, bool is_signed, std::mt19937& random) {
   const int mantissa_bits = dtype == Dtype::kF16 ? 10 : 7;
   const int bias = dtype == Dtype::kF16 ? 15 : 127;
-  const unsigned mantissa = random() & ((1U << mantissa_bits) - 1);
-  const unsigned biased = static_cast<unsigned>(exponent + bias) - random() % 3;
-  const unsigned sign = is_signed ? random() & 0x8000U : 0U;
+  const auto draw = [&](unsigned limit) { return static_cast<unsigned>(random() % limit); };
+  const unsigned mantissa = draw(1U << mantissa_bits);
+  const unsigned biased = static_cast<unsigned>(exponent + bias) - draw(3);
+  const unsigned sign = is_signed ? draw(2) << 15 : 0U;
   return static_cast<std::uint16_t>(sign | biased << mantissa_bits | mantissa);
 }
 
