@@ -272,6 +272,7 @@ void Store::put_winners(std::int64_t run, const Problem& problem,
         .bind(":depth_tile", winner.footprint.depth_tile)
         .bind(":threads", winner.footprint.threads)
         .bind(":smem_bytes", winner.footprint.smem_bytes)
+        .bind(":cluster_split", winner.footprint.cluster_split ? 1 : 0)
         .bind(":compilation_key", winner.compilation_key)
         .bind(":time_us_median", winner.time_us_median)
         .bind(":floor_us", winner.floor_us)

@@ -126,7 +126,7 @@ void add_inspect(CLI::App& app, Action& action) {
       "Examples:\n"
       "  w4tune inspect --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10\n"
       "  w4tune inspect --gpu a40 --m 16 --split-k 2 --config \"mma_pipe row_tile=128 token_tile=16\n"
-      "      depth_tile=128 stages=4 row_warps=4 token_warps=1 depth_warps=2 dequant=1\"");
+      "      depth_tile=128 stages=4 row_warps=4 token_warps=1 depth_warps=2 dequant=1 reduce=0\"");
   command->add_option("--problem", options->problem, "Problem")->capture_default_str()->type_name("TEXT");
   command->add_option("--m", options->m, "Tokens")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   command->add_option("--gpu", options->gpu, "auto, or one of: " + known_device_aliases())

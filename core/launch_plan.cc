@@ -20,7 +20,9 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
   plan.schedule.raster = std::max(1, schedule.raster);
   const auto split = static_cast<std::size_t>(plan.schedule.split_k);
   plan.grid = static_cast<std::uint32_t>(tiles * split);
-  if (split > 1) {
+  if (footprint.cluster_split) {
+    plan.cluster = static_cast<std::uint32_t>(split);
+  } else if (split > 1) {
     const auto tile_floats =
         static_cast<std::size_t>(footprint.row_tile) * static_cast<std::size_t>(footprint.token_tile);
     plan.partial_bytes = tiles * split * tile_floats * sizeof(float);

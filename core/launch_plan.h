@@ -18,6 +18,8 @@ struct Footprint {
   int depth_tile = 0;  // depth of one pipeline step; the split is in whole steps
   int threads = 0;
   int smem_bytes = 0;  // dynamic shared memory of one CTA
+  // The CTAs of a split form a thread block cluster (sm_90) and need no workspace.
+  bool cluster_split = false;
 
   auto operator<=>(const Footprint&) const = default;
 };
@@ -34,6 +36,7 @@ struct LaunchPlan {
   std::uint32_t grid = 0;  // CTAs, one-dimensional
   std::uint32_t threads = 0;
   std::uint32_t smem_bytes = 0;
+  std::uint32_t cluster = 1;  // CTAs of a cluster
   Schedule schedule;              // as launched: split_k clamped to the number of depth steps
   std::size_t partial_bytes = 0;  // FP32 partials, 0 without a split
   std::size_t counter_count = 0;  // 32-bit counters, 0 without a split

@@ -85,10 +85,22 @@ void Kernel::allow_dynamic_smem(std::size_t bytes) {
 }
 
 void launch(CUfunction function, std::uint32_t grid_x, std::uint32_t threads,
-            std::uint32_t smem_bytes, CUstream stream, void** params) {
-  check(driver().launch_kernel(function, grid_x, 1, 1, threads, 1, 1, smem_bytes, stream, params,
-                               nullptr),
-        "cuLaunchKernel");
+            std::uint32_t smem_bytes, CUstream stream, void** params, std::uint32_t cluster) {
+  CUlaunchAttribute attribute{};
+  attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  attribute.value.clusterDim = {cluster, 1, 1};
+  CUlaunchConfig config{};
+  config.gridDimX = grid_x;
+  config.gridDimY = 1;
+  config.gridDimZ = 1;
+  config.blockDimX = threads;
+  config.blockDimY = 1;
+  config.blockDimZ = 1;
+  config.sharedMemBytes = smem_bytes;
+  config.hStream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = cluster > 1 ? 1 : 0;
+  check(driver().launch_kernel_ex(&config, function, params, nullptr), "cuLaunchKernelEx");
 }
 
 }  // namespace w4tune

@@ -97,7 +97,7 @@ void GpuState::load(const DeviceRows& rows, Table& table) {
 void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream) {
   const ContextScope scope(context_.handle());
   const LaunchPlan plan = fit_launch_plan(kernel, args.m, workspace_->size());
-  if (plan.schedule.split_k > 1) {
+  if (plan.counter_count > 0) {
     const Workspace::Slot slot = workspace_->slot(stream);
     args.partials = slot.partials;
     args.counters = slot.counters;
@@ -105,7 +105,8 @@ void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream str
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
   void* params[] = {&args};
-  w4tune::launch(kernel.function, plan.grid, plan.threads, plan.smem_bytes, stream, params);
+  w4tune::launch(kernel.function, plan.grid, plan.threads, plan.smem_bytes, stream, params,
+                 plan.cluster);
 }
 
 void GpuState::pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,

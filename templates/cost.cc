@@ -13,7 +13,7 @@ namespace {
 constexpr double kDramShare = 0.89;
 constexpr double kMmaShareHopper = 0.63;
 constexpr double kMmaShare = 0.90;
-constexpr double kWarpsForHalfRate = 6.0;  // of an SM, to reach half its issue rate
+constexpr double kIssueShare = 0.70;
 constexpr double kL2BytesPerClock = 24.0;  // an SM
 
 constexpr double kOverlapNorm = 4.0;
@@ -33,7 +33,8 @@ Rates assumed_rates(const DeviceInfo& device) {
   rates.mma_tflops = device.mma_tflops * (hopper ? kMmaShareHopper : kMmaShare);
   rates.launch_us = 2.0;
   rates.reduce_us = 1.5;
-  rates.issue_hz = 4.0 * clock_hz;
+  rates.cluster_us = 1.5;
+  rates.issue_hz = 4.0 * clock_hz * kIssueShare;
   return rates;
 }
 
@@ -68,11 +69,10 @@ Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
   cost.dram_us = work.dram_bytes / (rates.dram_gbps * 1e3 * fill);
   cost.l2_us = work.l2_bytes * busiest / (rates.l2_gbps * 1e3);
   cost.mma_us = work.mma_flops * busiest / (rates.mma_tflops * 1e6);
-  // A scheduler with one or two warps waits for their latencies; with many it issues every cycle.
-  const double warps = std::min(resident, std::ceil(ctas / sms)) * work.plan.threads / 32.0;
-  const double hiding = warps / (warps + kWarpsForHalfRate);
-  cost.issue_us = work.warp_instructions * busiest / (sms * rates.issue_hz * hiding) * 1e6;
-  if (work.plan.schedule.split_k > 1) {
+  cost.issue_us = work.warp_instructions * busiest / (sms * rates.issue_hz) * 1e6;
+  if (work.plan.cluster > 1) {
+    cost.reduce_us = rates.cluster_us;
+  } else if (work.plan.schedule.split_k > 1) {
     // Written once, read once by the last arrivers.
     cost.reduce_us = rates.reduce_us + 2.0 * static_cast<double>(work.plan.partial_bytes) /
                                            (rates.l2_gbps * 1e3);

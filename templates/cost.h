@@ -19,6 +19,7 @@ struct Rates {
   double mma_tflops = 0.0;       // mma.sync, FP16 with FP32 accumulation
   double launch_us = 0.0;        // fill and drain of one kernel in a graph
   double reduce_us = 0.0;        // latency of the last-arriver reduction
+  double cluster_us = 0.0;       // the reduction within a cluster
   double issue_hz = 0.0;         // warp instructions per second of one SM (4 schedulers)
 };
 

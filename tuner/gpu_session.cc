@@ -35,7 +35,8 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
   void* params[] = {&args};
-  launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params);
+  launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params,
+         plan.cluster);
 }
 
 void GpuSession::reset_counters() { counters_.fill(0); }

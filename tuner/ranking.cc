@@ -47,8 +47,7 @@ Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& d
     if (ranking.points.size() == keep) break;
     const Candidate candidate = candidate_at(family, ranking.space, ranked.point);
     const Footprint footprint = family.footprint(candidate.config, workload.problem);
-    int& count = seen[{footprint.row_tile, footprint.token_tile, footprint.threads,
-                       candidate.schedule.split_k}];
+    int& count = seen[{footprint.row_tile, footprint.token_tile, candidate.schedule.split_k}];
     if (++count <= alike) ranking.points.push_back(std::move(ranked));
   }
   return ranking;

@@ -126,6 +126,7 @@ CREATE TABLE winners (
   depth_tile INTEGER NOT NULL,
   threads INTEGER NOT NULL,
   smem_bytes INTEGER NOT NULL,  -- dynamic
+  cluster_split INTEGER NOT NULL,  -- 1: the CTAs of a split form a cluster
   compilation_key TEXT NOT NULL REFERENCES compilations (key),
   time_us_median REAL NOT NULL,
   floor_us REAL NOT NULL,

@@ -12,15 +12,17 @@
 //               kTokenTile                                 s  [kRowTile/16][groups of a step][16]
 //
 //   Warps: kRowWarps x kTokenWarps share the tile; kDepthWarps share each step's depth and are summed
-//   through shared memory. split_k CTAs of a tile leave FP32 partials in the workspace; the last to
-//   arrive adds them in the order of the split, so the result does not depend on who was last.
+//   through shared memory. The split_k CTAs of a tile add their FP32 sums in the order of the split, so
+//   the result does not depend on who comes last:
+//     kReduce 0: they leave partials in the workspace, and the last to arrive adds them all;
+//     kReduce 1: they are a cluster (sm_90), and each adds its share from the others' shared memory.
 //
 // Run-time arguments: N, K, M, split, raster. Requires (host side, templates/mma_pipe.cc):
 //   n % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx and ldy % 8 == 0.
 //
 // Config: kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps,
 //   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators),
-//   kGroupSize (0: one scale per row), Element (F16 or BF16).
+//   kReduce, kGroupSize (0: one scale per row), Element (F16 or BF16).
 #pragma once
 
 #include "dequant.cuh"
@@ -48,6 +50,7 @@ struct MmaPipe {
   static constexpr int kTokens = Config::kTokenTile / 8 / Config::kTokenWarps;   // 8-token fragments
   static constexpr int kFragments = kRows * kTokens;
 
+  static constexpr bool kCluster = Config::kReduce == 1;
   static constexpr bool kPerRow = Config::kGroupSize == 0;
   static constexpr bool kScaleWeights = Config::kDequant == 0;
   static constexpr int kGroup = kPerRow ? Config::kDepthTile : Config::kGroupSize;
@@ -86,6 +89,11 @@ struct MmaPipe {
   int step_begin;   // first depth step of the share
   int num_steps;
 
+  const char* weights_from;       // this thread's first chunk of weights
+  const u16* activations_from;    // this thread's first chunk of activations
+  int row_tiles_left;             // 16-row tiles from there to the last row
+  int tokens_left;                // tokens from there to the last
+
   float acc[kRows][kTokens][4];
   // Sums of one group before its scale (D1 only).
   float group_acc[kPromotes ? kRows : 1][kPromotes ? kTokens : 1][4];
@@ -99,21 +107,35 @@ struct MmaPipe {
   __device__ __forceinline__ void place() {
     const int row_tiles = (args.n + Config::kRowTile - 1) / Config::kRowTile;
     const int token_tiles = (args.m + Config::kTokenTile - 1) / Config::kTokenTile;
-    split = block_index() % args.split_k;
-    const int linear = block_index() / args.split_k;
-    const int band_tiles = args.raster * token_tiles;
-    const int band = linear / band_tiles;
-    const int in_band = linear - band * band_tiles;
-    const int left = row_tiles - band * args.raster;
-    const int band_rows = left < args.raster ? left : args.raster;
-    const int row_tile = band * args.raster + in_band % band_rows;
-    const int token_tile = in_band / band_rows;
+    // Divisions by run-time values cost some 100 cycles each before the first load: as few as can be.
+    int linear = block_index();
+    const int steps = args.k / Config::kDepthTile;
+    split = 0;
+    step_begin = 0;
+    num_steps = steps;
+    if (args.split_k > 1) {
+      linear = block_index() / args.split_k;
+      split = block_index() - linear * args.split_k;
+      const int share = steps / args.split_k;  // the first `longer` shares have one step more
+      const int longer = steps - share * args.split_k;
+      step_begin = split * share + (split < longer ? split : longer);
+      num_steps = share + (split < longer ? 1 : 0);
+    }
+    int row_tile = linear;
+    int token_tile = 0;
+    if (token_tiles > 1) {
+      const int band_tiles = args.raster * token_tiles;
+      const int band = linear / band_tiles;
+      const int in_band = linear - band * band_tiles;
+      const int left = row_tiles - band * args.raster;
+      const int band_rows = left < args.raster ? left : args.raster;
+      token_tile = in_band / band_rows;
+      row_tile = band * args.raster + in_band - token_tile * band_rows;
+    }
     tile = row_tile * token_tiles + token_tile;
     row_begin = row_tile * Config::kRowTile;
     token_begin = token_tile * Config::kTokenTile;
-    const int steps = args.k / Config::kDepthTile;
-    step_begin = static_cast<int>(static_cast<long long>(split) * steps / args.split_k);
-    num_steps = static_cast<int>(static_cast<long long>(split + 1) * steps / args.split_k) - step_begin;
+    aim();
   }
 
   // ---- global to shared ------------------------------------------------------------------------
@@ -122,66 +144,77 @@ struct MmaPipe {
     return shared + static_cast<u32>(step % kStages) * kStageBytes;
   }
 
+  // Each thread copies 16-byte chunks: chunk `thread + i * kThreads` of a stage lies a compile-time
+  // number of row tiles (or tokens) and chunks behind chunk `thread`, because all counts are powers of
+  // two but the tiles.
+  static constexpr int kRowChunks = kBlocks * 32;                 // of 16 weight rows
+  static constexpr int kTokenChunks = Config::kDepthTile / 8;     // of one token
+  static constexpr int kRowStep = kThreads > kRowChunks ? kThreads / kRowChunks : 1;
+  static constexpr int kRowPasses = kRowChunks > kThreads ? kRowChunks / kThreads : 1;
+  static constexpr int kTokenStep = kThreads / kTokenChunks;
+  static_assert(kThreads % kTokenChunks == 0, "a pass over the activations covers whole tokens");
+
+  // Where this thread's first chunks of the first step come from.
+  __device__ __forceinline__ void aim() {
+    const int row_tile = row_begin / 16 + thread / kRowChunks;
+    const long long block = static_cast<long long>(row_tile) * (args.k / 64) + step_begin * kBlocks;
+    weights_from = static_cast<const char*>(args.w) + block * 512 + thread % kRowChunks * 16;
+    const int token = token_begin + thread / kTokenChunks;
+    activations_from = static_cast<const u16*>(args.x) + token * args.ldx +
+                       step_begin * Config::kDepthTile + thread % kTokenChunks * 8;
+    row_tiles_left = args.n / 16 - row_tile;
+    tokens_left = args.m - token;
+  }
+
+  // What lies beyond N or M is filled with zeros when a buffer is used first, and never written again.
+  __device__ __forceinline__ void copy(int step, u32 to, const void* from, bool valid) const {
+    if (valid || step < kStages) cp_async_16(to, valid ? from : args.x, valid);
+  }
+
   __device__ __forceinline__ void fetch_weights(int step, u32 to) const {
     constexpr int kChunks = kWeightBytes / 16;
-    constexpr int kRowChunks = kBlocks * 32;  // 16-byte chunks of 16 rows in one step
-    const char* from = static_cast<const char*>(args.w);
-    const int row_tile_begin = row_begin / 16;
-    const int blocks_per_row = args.k / 64;
-    const int block = (step_begin + step) * kBlocks;
+    const char* const from = weights_from + static_cast<long long>(step) * (kBlocks * 512);
+    const int row_bytes = args.k * 8;  // of 16 rows
 #pragma unroll
     for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
       const int chunk = thread + i * kThreads;
       if (kChunks % kThreads != 0 && chunk >= kChunks) break;
-      int row_tile;
-      int within;
-      if constexpr (kThreads % kRowChunks == 0) {  // a pass covers whole row tiles
-        row_tile = thread / kRowChunks + i * (kThreads / kRowChunks);
-        within = thread % kRowChunks;
-      } else {
-        row_tile = chunk / kRowChunks;
-        within = chunk % kRowChunks;
-      }
-      const bool valid = row_tile_begin + row_tile < args.n / 16;
-      const long long global_block =
-          static_cast<long long>(valid ? row_tile_begin + row_tile : 0) * blocks_per_row + block;
-      cp_async_16(to + static_cast<u32>(chunk) * 16, from + global_block * 512 + within * 16, valid);
+      const int row_tile = i / kRowPasses * kRowStep;
+      const int within = i % kRowPasses * kThreads;
+      copy(step, to + static_cast<u32>(chunk) * 16,
+           from + static_cast<long long>(row_tile) * row_bytes + within * 16,
+           row_tile < row_tiles_left);
     }
   }
 
   __device__ __forceinline__ void fetch_activations(int step, u32 to) const {
-    constexpr int kTokenChunks = Config::kDepthTile / 8;
     constexpr int kChunks = Config::kTokenTile * kTokenChunks;
-    const u16* from = static_cast<const u16*>(args.x) +
-                      static_cast<long long>(step_begin + step) * Config::kDepthTile;
+    const u16* const from = activations_from + step * Config::kDepthTile;
 #pragma unroll
     for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
-      const int index = thread + i * kThreads;
-      if (kChunks % kThreads != 0 && index >= kChunks) break;
-      const int token = index / kTokenChunks;
-      const int chunk = index % kTokenChunks;
-      const bool valid = token_begin + token < args.m;
-      const long long row = valid ? token_begin + token : 0;
-      const int swizzled = token * kTokenChunks + (chunk ^ (token & 7));
-      cp_async_16(to + static_cast<u32>(swizzled) * 16, from + row * args.ldx + chunk * 8, valid);
+      if (kChunks % kThreads != 0 && thread + i * kThreads >= kChunks) break;
+      const int token = thread / kTokenChunks + i * kTokenStep;
+      const int swizzled = token * kTokenChunks + ((thread % kTokenChunks) ^ (token & 7));
+      copy(step, to + static_cast<u32>(swizzled) * 16, from + i * kTokenStep * args.ldx,
+           i * kTokenStep < tokens_left);
     }
   }
 
   __device__ __forceinline__ void fetch_scales(int step, u32 to) const {
     if constexpr (!kPerRow) {
       constexpr int kChunks = kScaleBytes / 16;
-      constexpr int kRowChunks = kStepGroups * 2;
+      constexpr int kScaleChunks = kStepGroups * 2;  // of 16 rows
       const int groups = args.k / kGroup;
       const int group = (step_begin + step) * Config::kDepthTile / kGroup;
 #pragma unroll
       for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
         const int chunk = thread + i * kThreads;
         if (kChunks % kThreads != 0 && chunk >= kChunks) break;
-        const int row_tile = row_begin / 16 + chunk / kRowChunks;
-        const bool valid = row_tile < args.n / 16;
-        const long long from = (static_cast<long long>(valid ? row_tile : 0) * groups + group) * 32;
-        cp_async_16(to + static_cast<u32>(chunk) * 16,
-                    static_cast<const char*>(args.scales) + from + chunk % kRowChunks * 16, valid);
+        const int row_tile = row_begin / 16 + chunk / kScaleChunks;
+        const long long from = (static_cast<long long>(row_tile) * groups + group) * 32;
+        copy(step, to + static_cast<u32>(chunk) * 16,
+             static_cast<const char*>(args.scales) + from + chunk % kScaleChunks * 16,
+             row_tile < args.n / 16);
       }
     }
   }
@@ -394,8 +427,46 @@ struct MmaPipe {
     }
   }
 
+  // Which CTA of a cluster finishes a fragment of the tile.
+  __device__ __forceinline__ int finisher(int tile_warp, int fragment) const {
+    return (tile_warp * kFragments + fragment) % args.split_k;
+  }
+
+  // Adds the sums of all CTAs of the cluster: each finishes its share of the fragments.
+  __device__ __forceinline__ void reduce_cluster() {
+    if (args.split_k == 1) return;
+    const int tile_warp = row_warp * Config::kTokenWarps + token_warp;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if (!owns(r, t) || !any_token(t)) continue;
+        store_shared_f32x4(shared + static_cast<u32>(fragment_offset(r, t)) * 4, acc[r][t]);
+      }
+    }
+    cluster_barrier();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if (!owns(r, t) || !any_token(t)) continue;
+        if (finisher(tile_warp, r * kTokens + t) != split) continue;
+        const u32 at = shared + static_cast<u32>(fragment_offset(r, t)) * 4;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
+#pragma unroll 4
+        for (int part = 0; part < args.split_k; ++part) {
+          const F32x4 v = load_cluster_f32x4(cluster_address(at, part));
+#pragma unroll
+          for (int i = 0; i < 4; ++i) acc[r][t][i] += v.v[i];
+        }
+      }
+    }
+    cluster_barrier();  // the others have read this CTA's sums: it may reuse its memory, or end
+  }
+
   // Returns whether this CTA is the one that finishes the tile, with the sums in acc.
-  __device__ __forceinline__ bool reduce_split() {
+  __device__ __forceinline__ bool reduce_workspace() {
     if (args.split_k == 1) return true;
     constexpr long long kTileFloats = Config::kRowTile * Config::kTokenTile;
     float* const tile_partials = args.partials + tile * args.split_k * kTileFloats;
@@ -464,6 +535,13 @@ struct MmaPipe {
       const int token = chunk / kTokenChunks;
       const int column = chunk % kTokenChunks * 8;
       if (token_begin + token >= args.m || row_begin + column >= args.n) continue;
+      if constexpr (kCluster) {
+        const int row_fragment = column / 16;
+        const int token_fragment = token / 8;
+        const int warp = row_fragment / kRows * Config::kTokenWarps + token_fragment / kTokens;
+        const int fragment = row_fragment % kRows * kTokens + token_fragment % kTokens;
+        if (finisher(warp, fragment) != split) continue;
+      }
       u16* to = static_cast<u16*>(args.y) + (token_begin + token) * args.ldy + row_begin + column;
       store_global_16(to, load_shared_16(shared + static_cast<u32>(token * kPitch + column) * 2));
     }
@@ -493,7 +571,11 @@ struct MmaPipe {
     barrier();
     reduce_depth_warps();
     scale_rows();
-    if (!reduce_split()) return;
+    if constexpr (kCluster) {
+      reduce_cluster();
+    } else {
+      if (!reduce_workspace()) return;
+    }
     store_output();
   }
 };

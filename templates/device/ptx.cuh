@@ -154,6 +154,30 @@ __device__ __forceinline__ void store_global_u32(u32* address, u32 value) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 
+// ---- clusters (sm_90) -------------------------------------------------------------------------
+
+// Waits for all threads of the cluster; what they wrote to shared memory before is then visible.
+__device__ __forceinline__ void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+}
+
+// Address, within the cluster's shared memory, of `shared` in the CTA of rank `rank`.
+__device__ __forceinline__ u32 cluster_address(u32 shared, int rank) {
+  u32 r;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(shared), "r"(rank));
+  return r;
+}
+
+__device__ __forceinline__ F32x4 load_cluster_f32x4(u32 address) {
+  F32x4 r;
+  asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(r.v[0]), "=f"(r.v[1]), "=f"(r.v[2]), "=f"(r.v[3])
+               : "r"(address)
+               : "memory");
+  return r;
+}
+
 // ---- arithmetic -------------------------------------------------------------------------------
 
 // (a & b) | c in one instruction.

@@ -10,6 +10,7 @@
 
 #include "cache/store.h"
 #include "gpu/device.h"
+#include "tuner/compiler.h"
 #include "tuner/tune.h"
 
 namespace w4tune::samples {
@@ -24,8 +25,8 @@ class SilentObserver : public TuneObserver {
   void on_warning(const std::string&) override {}
 };
 
-// Tunes the problems at these M on GPU 0, with little care for speed. A split_k other than 0 is
-// then forced upon all winners.
+// Tunes the problems at these M on GPU 0, with little care for speed. With a split_k other than 0 all
+// winners then give way to one small kernel that splits the depth through the workspace.
 inline void tune_small_cache(const std::string& path, const std::vector<Problem>& problems,
                              const std::vector<int>& tokens, int split_k = 0) {
   TuneOptions options;
@@ -34,7 +35,7 @@ inline void tune_small_cache(const std::string& path, const std::vector<Problem>
     for (const int m : tokens) options.plan.workloads.push_back({problem, m});
   }
   options.device = query_device(0);
-  options.evaluations = 4;
+  options.evaluations = 12;
   options.baseline = false;
   options.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   options.protocol.cold_factor = 0.0;
@@ -48,8 +49,15 @@ inline void tune_small_cache(const std::string& path, const std::vector<Problem>
   }
   if (split_k == 0) return;
   const std::int64_t run = store.begin_run(describe_run(options, "forced"));
+  Compiler compiler(arch_name(options.device.sm), "", 1, &store);
   for (Winner& winner : store.winners(options.device)) {
-    winner.candidate.schedule.split_k = split_k;
+    winner.candidate = {parse_kernel_config(
+                            "mma_pipe row_tile=64 token_tile=16 depth_tile=64 stages=2 row_warps=4 "
+                            "token_warps=1 depth_warps=1 dequant=1 reduce=0"),
+                        {split_k, 1}};
+    winner.footprint =
+        find_family("mma_pipe")->footprint(winner.candidate.config, winner.problem);
+    winner.compilation_key = compiler.get(winner.candidate.config, winner.problem).key;
     store.put_winners(run, winner.problem, {winner});
   }
 }

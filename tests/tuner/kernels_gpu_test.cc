@@ -92,7 +92,7 @@ TEST_F(Kernels, AgreeWithTheCpuOnASmallProblem) {
     const Operands operands(problem, m, 0, warm());
     const HostOperands host = random_operands(problem, m, warm().seed);
     const std::vector<double> expected = host_reference(problem, host, m);
-    for (const KernelConfig& config : corner_configs()) {
+    for (const KernelConfig& config : corner_configs(device_->sm)) {
       if (!fits(config, problem)) continue;
       SCOPED_TRACE(to_string(config));
       operands.poison_y();
@@ -121,13 +121,13 @@ TEST_F(Kernels, EveryCornerIsWithinTheBoundsAtRaggedM) {
       const Problem problem{Op::kGemm, 720, 1024, group, dtype};
       const Operands operands(problem, 300, 0, warm());
       const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
-      for (const KernelConfig& config : corner_configs()) {
+      for (const KernelConfig& config : corner_configs(device_->sm)) {
         if (fits(config, problem)) compiler_->announce(config, problem);
       }
-      for (const KernelConfig& config : corner_configs()) {
+      for (const KernelConfig& config : corner_configs(device_->sm)) {
         if (!fits(config, problem)) continue;
         const LoadedKernel& kernel = load(config, problem);
-        for (const int split : {1, 2, 5}) {
+        for (const int split : {1, 2, config.at("reduce") == 1 ? 4 : 5}) {
           for (const int raster : {1, 4}) {
             for (const int m : {1, 2, 7, 8, 9, 15, 17, 31, 63, 65, 127, 129, 299}) {
               const ErrorMetrics error =
@@ -150,7 +150,7 @@ TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
                                 DataKind::kAllMinus8, DataKind::kZeroScales}) {
       const Operands operands(problem, 50, 0, warm(), kind);
       const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
-      for (const KernelConfig& config : corner_configs()) {
+      for (const KernelConfig& config : corner_configs(device_->sm)) {
         if (!fits(config, problem)) continue;
         for (const int split : {1, 8}) {
           const ErrorMetrics error =
@@ -167,7 +167,7 @@ TEST_F(Kernels, SplitResultsAreBitIdenticalOverRepeats) {
   const Problem problem{Op::kGemm, 1024, 4096, 128, Dtype::kF16};
   const int m = 16;
   const Operands operands(problem, m, 0, warm());
-  for (const KernelConfig& config : corner_configs()) {
+  for (const KernelConfig& config : corner_configs(device_->sm)) {
     if (!fits(config, problem)) continue;
     std::vector<std::uint16_t> first;
     gpu_->reset_counters();
