@@ -28,7 +28,7 @@ class Evaluator {
 struct Budget {
   int evaluations = 64;
   // Share of the evaluations that goes to the ranking before neighbours are tried.
-  double ranked_share = 0.6;
+  double ranked_share = 0.45;
   // Asked before every evaluation; true ends the search (time is up, the user pressed Ctrl-C).
   std::function<bool()> stop = [] { return false; };
 };

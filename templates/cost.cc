@@ -14,7 +14,8 @@ constexpr double kDramShare = 0.89;
 constexpr double kMmaShareHopper = 0.63;
 constexpr double kMmaShare = 0.90;
 constexpr double kIssueShare = 0.70;
-constexpr double kL2BytesPerClock = 24.0;  // an SM
+constexpr double kL2BytesPerClockHopper = 48.0;  // an SM; at 24 good narrow tiles rank too low
+constexpr double kL2BytesPerClock = 24.0;
 
 constexpr double kOverlapNorm = 4.0;
 
@@ -29,7 +30,7 @@ Rates assumed_rates(const DeviceInfo& device) {
   Rates rates;
   rates.dram_gbps = device.dram_gbps * kDramShare;
   rates.dram_latency_us = hopper ? 0.8 : 0.6;
-  rates.l2_gbps = device.sm_count * kL2BytesPerClock * clock_hz * 1e-9;
+  rates.l2_gbps = device.sm_count * (hopper ? kL2BytesPerClockHopper : kL2BytesPerClock) * clock_hz * 1e-9;
   rates.mma_tflops = device.mma_tflops * (hopper ? kMmaShareHopper : kMmaShare);
   rates.launch_us = 2.0;
   rates.reduce_us = 1.5;

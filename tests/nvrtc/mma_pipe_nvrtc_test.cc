@@ -36,7 +36,7 @@ TEST_P(Compiles, EveryCornerWithoutSpills) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, Compiles, testing::Values("sm_80", "sm_86", "sm_90a"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& test) { return test.param; });
 
 TEST(Utilities, CompileForEveryArchitecture) {
   const DeviceSources sources = device_sources_from("");
