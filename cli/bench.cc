@@ -42,7 +42,8 @@ int run(const Options& options) {
   bench.ordinal = target.ordinal;
   Progress progress(false, options.quiet);
   if (!CublasLt::available()) {
-    progress.on_warning("cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
+    progress.on_warning(
+        "cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
   }
   const Problem only = options.problem.empty() ? Problem{} : parse_problem(options.problem);
   const TuneResult result = bench_winners(
@@ -55,7 +56,7 @@ int run(const Options& options) {
       progress);
   RunInfo run;
   run.device = bench.device;
-  run.driver = driver_version();
+  run.driver = describe_driver();
   run.nvrtc = "not used";
   run.version = kVersion;
   run.commit = kCommit;
@@ -86,7 +87,9 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--m", options->m, "Winners tuned at these M only")
       ->type_name("M,...")
       ->delimiter(',');
-  command->add_option("--report", options->report, "Where the JSON report goes; a summary goes beside it")
+  command
+      ->add_option("--report", options->report,
+                   "Where the JSON report goes; a summary goes beside it")
       ->type_name("FILE")
       ->capture_default_str();
   add_cuda_path_option(*command);

@@ -60,7 +60,8 @@ int run(const Options& options) {
     const double ratio = mine.time_us_median / theirs->time_us_median;
     ratios.push_back(ratio);
     const bool mixed = mine.provenance != theirs->provenance;
-    const std::string note = mixed ? mine.provenance + " -> " + theirs->provenance : mine.provenance;
+    const std::string note =
+        mixed ? mine.provenance + " -> " + theirs->provenance : mine.provenance;
     table.push_back({to_string(mine.workload.problem), fmt::format("{}", mine.workload.m),
                      fmt::format("{:.2f}", mine.time_us_median),
                      fmt::format("{:.2f}", theirs->time_us_median), fmt::format("{:.3f}", ratio),
@@ -108,7 +109,8 @@ void add_compare(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("compare", "Compare two reports");
   command->footer(
       "Prints the ratio of medians for each workload and their geometric mean; it does not judge\n"
-      "significance. Exit codes: 0 compared (whatever the ratios), 1 a report is missing, 2 a file is\n"
+      "significance. Exit codes: 0 compared (whatever the ratios), 1 a report is missing, 2 a file "
+      "is\n"
       "not a report or nothing matches.\n"
       "Example:\n  w4tune compare before.json after.json");
   command->add_option("a", options->a, "Report A")->required()->type_name("A");

@@ -63,7 +63,8 @@ Finding check_cublaslt() {
   try {
     return {"cuBLASLt", Health::kOk, CublasLt::get().version()};
   } catch (const Error& error) {
-    return {"cuBLASLt", Health::kWarning, std::string(error.what()) + " Only the FP16 baseline needs it."};
+    return {"cuBLASLt", Health::kWarning,
+            std::string(error.what()) + " Only the FP16 baseline needs it."};
   }
 }
 
@@ -78,7 +79,8 @@ Finding check_cache(const std::string& path) {
       devices += fmt::format("{}{}: {} winners", devices.empty() ? "" : ", ", device.name,
                              store.winners(device).size());
     }
-    return {"cache", Health::kOk, fmt::format("{} ({})", path, devices.empty() ? "empty" : devices)};
+    return {"cache", Health::kOk,
+            fmt::format("{} ({})", path, devices.empty() ? "empty" : devices)};
   } catch (const Error& error) {
     return {"cache", Health::kMissing, error.what()};
   }
@@ -105,7 +107,7 @@ int run(const Options& options) {
     for (const Finding& finding : findings) {
       fmt::print("{:<8}  {:<9} {}\n", to_text(finding.health), finding.what, finding.text);
     }
-    fmt::print("{}\n", !compiles ? "This machine can't tune: NVRTC is missing."
+    fmt::print("{}\n", !compiles  ? "This machine can't tune: NVRTC is missing."
                        : measures ? "This machine can tune its GPU and predict for others."
                                   : "This machine can predict (w4tune --gpu a40) but not measure.");
   }

@@ -25,9 +25,12 @@ int run(const Options& options) {
   std::size_t winners = 0;
   for (const DeviceInfo& device : store.devices()) winners += store.winners(device).size();
   if (options.json) {
-    fmt::print("{}\n", nlohmann::json{{"file", options.out}, {"bytes", bytes}, {"winners", winners}}.dump(1));
+    fmt::print(
+        "{}\n",
+        nlohmann::json{{"file", options.out}, {"bytes", bytes}, {"winners", winners}}.dump(1));
   } else {
-    fmt::print("{}: {} winners, {:.1f} MB\n", options.out, winners, static_cast<double>(bytes) * 1e-6);
+    fmt::print("{}: {} winners, {:.1f} MB\n", options.out, winners,
+               static_cast<double>(bytes) * 1e-6);
   }
   return kExitOk;
 }
@@ -36,7 +39,8 @@ int run(const Options& options) {
 
 void add_export(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("export", "Write winners and cubins to one read-only file");
+  CLI::App* command =
+      app.add_subcommand("export", "Write winners and cubins to one read-only file");
   command->footer("Example:\n  w4tune export pi05_a40.db");
   command->add_option("file", options->out, "The file to write")->required()->type_name("FILE");
   add_db_option(*command, options->db);

@@ -1,6 +1,7 @@
 // w4tune inspect: one candidate from source to lower bound; compiles, needs no GPU.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -49,8 +50,8 @@ Candidate chosen(const Options& options, const Workload& workload, const DeviceI
   const Space space = family->space(workload, device, kWorkspace);
   for (const Parameter& parameter : space.parameters()) {
     const auto& given = candidate.config.parameters;
-    const bool present = std::any_of(given.begin(), given.end(),
-                                     [&](const auto& item) { return item.first == parameter.name; });
+    const bool present = std::any_of(
+        given.begin(), given.end(), [&](const auto& item) { return item.first == parameter.name; });
     if (!present && parameter.name != "split_k" && parameter.name != "raster") {
       throw Error(ErrorCode::kInvalidArgument,
                   fmt::format("--config lacks {}. Copy one from 'w4tune show'.", parameter.name));
@@ -65,7 +66,8 @@ int run(const Options& options) {
   const Candidate candidate = chosen(options, workload, device);
   const Family& family = *find_family(candidate.config.family);
   const Footprint footprint = family.footprint(candidate.config, workload.problem);
-  const LaunchPlan plan = make_launch_plan(footprint, workload.problem, workload.m, candidate.schedule);
+  const LaunchPlan plan =
+      make_launch_plan(footprint, workload.problem, workload.m, candidate.schedule);
   const std::string source = family.source(candidate.config, workload.problem);
   Compiler compiler(arch_name(device.sm), options.device_dir, 1, nullptr);
   const Compilation& compilation = compiler.get(candidate.config, workload.problem);
@@ -103,15 +105,19 @@ int run(const Options& options) {
                            .dump(1));
     return kExitOk;
   }
-  fmt::print("{} on {}\n{}\n\n{}\n", to_string(workload), device.name, to_string(candidate), source);
-  fmt::print("compiled for {}: {} registers, {} bytes spilled, {} bytes of cubin\n", compiler.arch(),
-             compilation.registers, compilation.spill_bytes, compilation.cubin.size());
-  fmt::print("launch: {} blocks of {} threads, {} bytes of shared memory (limit {}), workspace {} bytes\n",
-             plan.grid, plan.threads, plan.smem_bytes, device.smem_block_bytes, plan.partial_bytes);
-  fmt::print("lower bound {:.2f} us; predicted {:.2f} us = launch {:.2f} + reduction {:.2f} + a norm of "
-             "DRAM {:.2f}, L2 {:.2f}, tensor cores {:.2f}, issue {:.2f}, latency {:.2f}\n",
-             floor, cost.total_us, cost.launch_us, cost.reduce_us, cost.dram_us, cost.l2_us,
-             cost.mma_us, cost.issue_us, cost.latency_us);
+  fmt::print("{} on {}\n{}\n\n{}\n", to_string(workload), device.name, to_string(candidate),
+             source);
+  fmt::print("compiled for {}: {} registers, {} bytes spilled, {} bytes of cubin\n",
+             compiler.arch(), compilation.registers, compilation.spill_bytes,
+             compilation.cubin.size());
+  fmt::print(
+      "launch: {} blocks of {} threads, {} bytes of shared memory (limit {}), workspace {} bytes\n",
+      plan.grid, plan.threads, plan.smem_bytes, device.smem_block_bytes, plan.partial_bytes);
+  fmt::print(
+      "lower bound {:.2f} us; predicted {:.2f} us = launch {:.2f} + reduction {:.2f} + a norm of "
+      "DRAM {:.2f}, L2 {:.2f}, tensor cores {:.2f}, issue {:.2f}, latency {:.2f}\n",
+      floor, cost.total_us, cost.launch_us, cost.reduce_us, cost.dram_us, cost.l2_us, cost.mma_us,
+      cost.issue_us, cost.latency_us);
   fmt::print("assumed: {}\n", describe(rates));
   return kExitOk;
 }
@@ -120,19 +126,26 @@ int run(const Options& options) {
 
 void add_inspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("inspect", "One candidate: source, resources, lower bound");
+  CLI::App* command =
+      app.add_subcommand("inspect", "One candidate: source, resources, lower bound");
   command->footer(
       "Without --config, the cost model's first choice.\n"
       "Examples:\n"
       "  w4tune inspect --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10\n"
-      "  w4tune inspect --gpu a40 --m 16 --split-k 2 --config \"mma_pipe row_tile=128 token_tile=16\n"
+      "  w4tune inspect --gpu a40 --m 16 --split-k 2 --config \"mma_pipe row_tile=128 "
+      "token_tile=16\n"
       "      depth_tile=128 stages=4 row_warps=4 token_warps=1 depth_warps=2 dequant=1 reduce=0\"");
-  command->add_option("--problem", options->problem, "Problem")->capture_default_str()->type_name("TEXT");
-  command->add_option("--m", options->m, "Tokens")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  command->add_option("--problem", options->problem, "Problem")
+      ->capture_default_str()
+      ->type_name("TEXT");
+  command->add_option("--m", options->m, "Tokens")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
   command->add_option("--gpu", options->gpu, "auto, or one of: " + known_device_aliases())
       ->type_name("NAME")
       ->capture_default_str();
-  command->add_option("--config", options->config, "Kernel configuration, as 'w4tune show' prints it")
+  command
+      ->add_option("--config", options->config, "Kernel configuration, as 'w4tune show' prints it")
       ->type_name("TEXT");
   command->add_option("--split-k", options->split_k, "With --config")->check(CLI::Range(1, 1024));
   command->add_option("--raster", options->raster, "With --config")->check(CLI::Range(1, 1 << 16));

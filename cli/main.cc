@@ -12,7 +12,8 @@
 
 namespace {
 
-constexpr std::array kCommands = {"tune", "bench", "show", "inspect", "compare", "export", "doctor"};
+constexpr std::array kCommands = {"tune",    "bench",  "show",  "inspect",
+                                  "compare", "export", "doctor"};
 
 int exit_code(w4tune::ErrorCode code) {
   switch (code) {
@@ -33,7 +34,8 @@ std::vector<std::string> with_default_command(int argc, char** argv) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Tunes W4A16 GEMM kernels (INT4 weights, FP16 or BF16 activations) for one GPU.", "w4tune");
+  CLI::App app("Tunes W4A16 GEMM kernels (INT4 weights, FP16 or BF16 activations) for one GPU.",
+               "w4tune");
   w4tune::Action action;
   w4tune::add_tune(app, action);
   w4tune::add_bench(app, action);
@@ -43,7 +45,8 @@ int run(int argc, char** argv) {
   w4tune::add_export(app, action);
   w4tune::add_doctor(app, action);
   app.require_subcommand(1);
-  app.set_version_flag("--version", fmt::format("w4tune {} ({})", w4tune::kVersion, w4tune::kCommit));
+  app.set_version_flag("--version",
+                       fmt::format("w4tune {} ({})", w4tune::kVersion, w4tune::kCommit));
   app.footer(
       "Without a command, tune runs. 'w4tune COMMAND --help' says more.\n"
       "Examples:\n"

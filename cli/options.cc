@@ -101,7 +101,8 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
       ->type_name("OP")
       ->delimiter(',')
       ->group(group);
-  command.add_option("--group", options.group, "Weights that share a scale: 32, 64, 128 or channel")
+  command
+      .add_option("--group", options.group, "Weights that share a scale: 32, 64, 128 or channel")
       ->type_name("SIZE")
       ->group(group);
   command.add_option("--dtype", options.dtype, "Activations and scales: f16 or bf16")
@@ -114,8 +115,9 @@ Plan PlanOptions::plan() const {
       !m.empty() || !shapes.empty() || !ops.empty() || !group.empty() || !dtype.empty();
   if (!plan_file.empty()) {
     if (overridden) {
-      invalid("--plan says all about the workloads. Leave out --m, --shape, --op, --group and "
-              "--dtype, or the plan.");
+      invalid(
+          "--plan says all about the workloads. Leave out --m, --shape, --op, --group and "
+          "--dtype, or the plan.");
     }
     return read_plan(plan_file);
   }

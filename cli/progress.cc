@@ -50,7 +50,8 @@ std::string Progress::eta() const {
   const std::size_t done = index_ - resumed_;
   if (done == 0) return "ETA ?";
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
-  return "ETA " + duration(elapsed / static_cast<double>(done) * static_cast<double>(total_ - index_));
+  return "ETA " +
+         duration(elapsed / static_cast<double>(done) * static_cast<double>(total_ - index_));
 }
 
 void Progress::on_phase(const std::string& what) {
@@ -83,8 +84,8 @@ void Progress::on_candidate(const Trial& trial, int done, int planned, double be
       std::isfinite(best_us)
           ? fmt::format("best {:.2f} us, {:.0f} % of floor", best_us, 100.0 * floor_us_ / best_us)
           : "none works yet";
-  status(fmt::format("[{}/{}] {}  {}/{}  {}  {}  {}", index_ + 1, total_, to_string(workload_), done,
-                     planned, best, eta(), to_string(trial.outcome)));
+  status(fmt::format("[{}/{}] {}  {}/{}  {}  {}  {}", index_ + 1, total_, to_string(workload_),
+                     done, planned, best, eta(), to_string(trial.outcome)));
 }
 
 void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_far*/) {
@@ -102,9 +103,9 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   }
   const Winner& winner = *result.winner;
   const char* kind = winner.provenance == Provenance::kPredicted ? "predicted" : "measured ";
-  std::string line = fmt::format("  M {:>4}  {} {:>8.2f} us  {:>3.0f} % of floor", result.workload.m,
-                                 kind, winner.time_us_median,
-                                 100.0 * winner.floor_us / winner.time_us_median);
+  std::string line =
+      fmt::format("  M {:>4}  {} {:>8.2f} us  {:>3.0f} % of floor", result.workload.m, kind,
+                  winner.time_us_median, 100.0 * winner.floor_us / winner.time_us_median);
   if (result.baseline) {
     line += fmt::format("  {:>5.2f}x {}", median(result.baseline->time_us) / winner.time_us_median,
                         result.baseline->name);

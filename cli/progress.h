@@ -1,5 +1,5 @@
-// Progress of a tuning run on standard error: one line that rewrites itself on a terminal, plain lines
-// elsewhere.
+// Progress of a tuning run on standard error: one line that rewrites itself on a terminal, plain
+// lines elsewhere.
 #pragma once
 
 #include <chrono>

@@ -1,8 +1,10 @@
 // w4tune show: what serves each M, from the cache file; needs no GPU.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cache/store.h"
 #include "cli/command.h"
@@ -41,7 +43,8 @@ nlohmann::json winner_json(const Winner& winner) {
                         {"floor_us", winner.floor_us},
                         {"floor_fraction", winner.floor_us / winner.time_us_median}};
   out["m_hi"] = winner.m_hi == kUnboundedM ? nlohmann::json(nullptr) : nlohmann::json(winner.m_hi);
-  out["baseline_us"] = winner.baseline_us > 0.0 ? nlohmann::json(winner.baseline_us) : nlohmann::json(nullptr);
+  out["baseline_us"] =
+      winner.baseline_us > 0.0 ? nlohmann::json(winner.baseline_us) : nlohmann::json(nullptr);
   nlohmann::json ties = nlohmann::json::array();
   for (const Candidate& tied : winner.tie_set) ties.push_back(to_string(tied));
   out["tie_set"] = std::move(ties);
@@ -67,16 +70,17 @@ bool is_wanted(const DeviceInfo& device, const std::string& gpu) {
 }
 
 int run(const Options& options) {
+  std::optional<Problem> only;
+  if (!options.problem.empty()) only = parse_problem(options.problem);
   const Store store = Store::open(options.db, Store::Mode::kReadOnly);
   nlohmann::json document = nlohmann::json::array();
   bool found = false;
   for (const DeviceInfo& device : store.devices()) {
     if (!is_wanted(device, options.gpu)) continue;
     std::vector<Winner> winners = store.winners(device);
-    if (!options.problem.empty()) {
-      const Problem only = parse_problem(options.problem);
+    if (only) {
       winners.erase(std::remove_if(winners.begin(), winners.end(),
-                                   [&](const Winner& winner) { return winner.problem != only; }),
+                                   [&](const Winner& winner) { return winner.problem != *only; }),
                     winners.end());
     }
     if (winners.empty()) continue;
@@ -96,7 +100,8 @@ int run(const Options& options) {
       if (i == 0 || winners[i].problem != winners[i - 1].problem) {
         fmt::print("{}", format_table(table));
         fmt::print("\n{}\n", to_string(winners[i].problem));
-        table = {{">serves M", ">tuned at", "provenance", ">time us", ">of floor", "over FP16", "kernel"}};
+        table = {{">serves M", ">tuned at", "provenance", ">time us", ">of floor", "over FP16",
+                  "kernel"}};
       }
       table.push_back(winner_row(winners[i]));
     }
@@ -104,9 +109,10 @@ int run(const Options& options) {
   }
   if (options.json) fmt::print("{}\n", document.dump(1));
   if (!found) {
-    throw Error(ErrorCode::kNotFound,
-                fmt::format("{} has no winners{}. Run 'w4tune tune' first.", options.db,
-                            options.gpu.empty() && options.problem.empty() ? "" : " that fit the filter"));
+    throw Error(
+        ErrorCode::kNotFound,
+        fmt::format("{} has no winners{}. Run 'w4tune tune' first.", options.db,
+                    options.gpu.empty() && options.problem.empty() ? "" : " that fit the filter"));
   }
   return kExitOk;
 }
@@ -123,7 +129,8 @@ void add_show(CLI::App& app, Action& action) {
       "  w4tune show --db pi05.db --json");
   add_db_option(*command, options->db);
   command->add_option("--gpu", options->gpu, "Rows of this GPU only")->type_name("NAME");
-  command->add_option("--problem", options->problem, "Rows of this problem only")->type_name("TEXT");
+  command->add_option("--problem", options->problem, "Rows of this problem only")
+      ->type_name("TEXT");
   add_json_option(*command, options->json);
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

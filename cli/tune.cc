@@ -50,8 +50,8 @@ struct Options {
 // Counts what each constraint rejected, for every workload; tunes nothing.
 int explain(const TuneOptions& options, bool as_json) {
   nlohmann::json document = nlohmann::json::array();
-  const auto rankings = rank_all(options.plan.workloads, options.device, options.max_workspace_bytes,
-                                 options.threads);
+  const auto rankings = rank_all(options.plan.workloads, options.device,
+                                 options.max_workspace_bytes, options.threads);
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     const Ranking& ranking = rankings[i];
     std::uint64_t rejected = 0;
@@ -123,7 +123,8 @@ void print_closing(const TuneResult& result, const Options& options) {
   }
   const int untuned = result.untuned();
   if (result.interrupted) {
-    fmt::print("interrupted: everything measured so far is kept; the same command goes on from here\n");
+    fmt::print(
+        "interrupted: everything measured so far is kept; the same command goes on from here\n");
   } else if (untuned > 0) {
     fmt::print("{} workloads are untuned: no candidate worked within the budget\n", untuned);
   }
@@ -157,13 +158,14 @@ int run(const Options& options) {
         target.device.name, here));
     fmt::print(stderr, "assumed: {}\n", describe(assumed_rates(target.device)));
   } else if (tune.baseline && !CublasLt::available()) {
-    progress.on_warning("cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
+    progress.on_warning(
+        "cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
   }
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   Store store = Store::open(options.db, Store::Mode::kReadWrite);
-  const TuneResult result = target.present ? tune_measured(tune, store, reporter)
-                                           : tune_predicted(tune, store, reporter);
+  const TuneResult result =
+      target.present ? tune_measured(tune, store, reporter) : tune_predicted(tune, store, reporter);
   if (!options.report.empty()) write_report(options.report, reporter.report(result));
   if (options.json) {
     fmt::print("{}\n", reporter.report(result).dump(1));
@@ -177,7 +179,8 @@ int run(const Options& options) {
 
 void add_tune(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("tune", "Find the fastest kernel for each workload (default)");
+  CLI::App* command =
+      app.add_subcommand("tune", "Find the fastest kernel for each workload (default)");
   command->footer(
       "Examples:\n"
       "  w4tune --gpu auto                       tune Pi0.5's MLPs on the GPU that is here\n"
@@ -205,12 +208,14 @@ void add_tune(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--seed", options->seed, "Of the random operands; another seed measures anew")
       ->capture_default_str();
-  command->add_flag("--explain", options->explain, "Count what each constraint rejects; tune nothing");
+  command->add_flag("--explain", options->explain,
+                    "Count what each constraint rejects; tune nothing");
   command->add_flag("--verify-on-device", options->verify_on_device,
                     "Run predicted kernels (as PTX) on the GPU that is here, for correctness");
   command->add_flag("--no-baseline", options->no_baseline, "Do not measure cuBLASLt");
-  command->add_option("--device-dir", options->device_dir,
-                      "Read device sources from here instead of the embedded ones")
+  command
+      ->add_option("--device-dir", options->device_dir,
+                   "Read device sources from here instead of the embedded ones")
       ->type_name("DIR")
       ->check(CLI::ExistingDirectory);
   add_cuda_path_option(*command);

@@ -4,11 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define W4_CHECK(condition, message)                                                            \
-  do {                                                                                          \
-    if (!(condition)) {                                                                         \
-      std::fprintf(stderr, "%s:%d: check failed: %s: %s\n", __FILE__, __LINE__, #condition,     \
-                   static_cast<const char*>(message));                                          \
-      std::abort();                                                                             \
-    }                                                                                           \
+#define W4_CHECK(condition, message)                                                        \
+  do {                                                                                      \
+    if (!(condition)) {                                                                     \
+      std::fprintf(stderr, "%s:%d: check failed: %s: %s\n", __FILE__, __LINE__, #condition, \
+                   static_cast<const char*>(message));                                      \
+      std::abort();                                                                         \
+    }                                                                                       \
   } while (false)

@@ -12,12 +12,12 @@ struct Header {
 };
 
 struct Compilation {
-  std::string key;         // SHA-256 of source, options and compiler version
-  std::string arch;        // "sm_86"
-  std::string cubin;       // empty when the compilation failed
-  std::string log;         // the compiler's words
-  int registers = 0;       // per thread
-  int spill_bytes = 0;     // stores and loads together
+  std::string key;      // SHA-256 of source, options and compiler version
+  std::string arch;     // "sm_86"
+  std::string cubin;    // empty when the compilation failed
+  std::string log;      // the compiler's words
+  int registers = 0;    // per thread
+  int spill_bytes = 0;  // stores and loads together
   int static_smem_bytes = 0;
 
   [[nodiscard]] bool ok() const { return !cubin.empty(); }

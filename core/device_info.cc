@@ -81,6 +81,8 @@ std::string known_device_aliases() {
   return text;
 }
 
-std::string arch_name(int sm) { return sm >= 90 ? fmt::format("sm_{}a", sm) : fmt::format("sm_{}", sm); }
+std::string arch_name(int sm) {
+  return sm >= 90 ? fmt::format("sm_{}a", sm) : fmt::format("sm_{}", sm);
+}
 
 }  // namespace w4tune

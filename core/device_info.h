@@ -17,9 +17,9 @@ struct DeviceInfo {
   std::size_t smem_block_bytes = 0;  // most shared memory one CTA may opt into
   std::size_t smem_sm_bytes = 0;     // shared memory of one SM
   int threads_per_sm = 0;
-  int clock_mhz = 0;         // boost clock
-  double dram_gbps = 0.0;    // data sheet, or measured where a probe ran
-  double mma_tflops = 0.0;   // dense FP16 with FP32 accumulation: data sheet, or measured
+  int clock_mhz = 0;        // boost clock
+  double dram_gbps = 0.0;   // data sheet, or measured where a probe ran
+  double mma_tflops = 0.0;  // dense FP16 with FP32 accumulation: data sheet, or measured
 
   bool operator==(const DeviceInfo&) const = default;
 };

@@ -1,5 +1,5 @@
-// GemmArgs: the one argument of every GEMM kernel. This header is compiled by the host compiler and,
-// embedded beside the device headers, by NVRTC: it therefore includes nothing.
+// GemmArgs: the one argument of every GEMM kernel. This header is compiled by the host compiler
+// and, embedded beside the device headers, by NVRTC: it therefore includes nothing.
 #pragma once
 
 namespace w4 {

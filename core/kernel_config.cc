@@ -50,8 +50,9 @@ KernelConfig parse_kernel_config(std::string_view text) {
     config.parameters.emplace_back(part.substr(0, equals), value);
   }
   if (config.family.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "kernel configuration is empty. "
-                                             "Copy one from 'w4tune show --json'.");
+    throw Error(ErrorCode::kInvalidArgument,
+                "kernel configuration is empty. "
+                "Copy one from 'w4tune show --json'.");
   }
   return config;
 }

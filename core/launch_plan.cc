@@ -10,8 +10,8 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
                             Schedule schedule) {
   W4_CHECK(m >= 1, "a launch needs at least one token");
   const auto ceil_div = [](int a, int b) { return static_cast<std::size_t>((a + b - 1) / b); };
-  const std::size_t tiles = ceil_div(weight_rows(problem), footprint.row_tile) *
-                            ceil_div(m, footprint.token_tile);
+  const std::size_t tiles =
+      ceil_div(weight_rows(problem), footprint.row_tile) * ceil_div(m, footprint.token_tile);
   LaunchPlan plan;
   plan.threads = static_cast<std::uint32_t>(footprint.threads);
   plan.smem_bytes = static_cast<std::uint32_t>(footprint.smem_bytes);
@@ -23,8 +23,8 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
   if (footprint.cluster_split) {
     plan.cluster = static_cast<std::uint32_t>(split);
   } else if (split > 1) {
-    const auto tile_floats =
-        static_cast<std::size_t>(footprint.row_tile) * static_cast<std::size_t>(footprint.token_tile);
+    const auto tile_floats = static_cast<std::size_t>(footprint.row_tile) *
+                             static_cast<std::size_t>(footprint.token_tile);
     plan.partial_bytes = tiles * split * tile_floats * sizeof(float);
     plan.counter_count = tiles;
   }

@@ -36,7 +36,7 @@ struct LaunchPlan {
   std::uint32_t grid = 0;  // CTAs, one-dimensional
   std::uint32_t threads = 0;
   std::uint32_t smem_bytes = 0;
-  std::uint32_t cluster = 1;  // CTAs of a cluster
+  std::uint32_t cluster = 1;      // CTAs of a cluster
   Schedule schedule;              // as launched: split_k clamped to the number of depth steps
   std::size_t partial_bytes = 0;  // FP32 partials, 0 without a split
   std::size_t counter_count = 0;  // 32-bit counters, 0 without a split

@@ -32,9 +32,10 @@ int parse_field(std::string_view field, char prefix, std::string_view whole) {
     const auto result = std::from_chars(field.data() + 1, end, value);
     if (result.ec == std::errc{} && result.ptr == end) return value;
   }
-  invalid(fmt::format("problem '{}': expected {}<number> in place of '{}'. "
-                      "Write it like gemm_n16384_k2048_g128_f16.",
-                      whole, prefix, field));
+  invalid(
+      fmt::format("problem '{}': expected {}<number> in place of '{}'. "
+                  "Write it like gemm_n16384_k2048_g128_f16.",
+                  whole, prefix, field));
 }
 
 }  // namespace
@@ -79,9 +80,10 @@ Dtype parse_dtype(std::string_view text) {
 Problem parse_problem(std::string_view text) {
   const auto parts = split(text, '_');
   if (parts.size() != 5) {
-    invalid(fmt::format("problem '{}' has {} parts in place of 5. "
-                        "Write it like gemm_n16384_k2048_g128_f16.",
-                        text, parts.size()));
+    invalid(
+        fmt::format("problem '{}' has {} parts in place of 5. "
+                    "Write it like gemm_n16384_k2048_g128_f16.",
+                    text, parts.size()));
   }
   Problem problem;
   problem.op = parse_op(parts[0]);
@@ -98,12 +100,12 @@ void validate(const Problem& problem) {
   const std::string name = to_string(problem);
   const auto& [op, n, k, group, dtype] = problem;
   if (n < 16 || n % 16 != 0 || n > kMaxDimension) {
-    invalid(fmt::format("{}: N = {} must be a multiple of 16 from 16 to {}.", name, n,
-                        kMaxDimension));
+    invalid(
+        fmt::format("{}: N = {} must be a multiple of 16 from 16 to {}.", name, n, kMaxDimension));
   }
   if (k < 64 || k % 64 != 0 || k > kMaxDimension) {
-    invalid(fmt::format("{}: K = {} must be a multiple of 64 from 64 to {}.", name, k,
-                        kMaxDimension));
+    invalid(
+        fmt::format("{}: K = {} must be a multiple of 64 from 64 to {}.", name, k, kMaxDimension));
   }
   if (group != 32 && group != 64 && group != 128 && group != k) {
     invalid(fmt::format("{}: group size {} must be 32, 64, 128 or K (one scale per output).", name,

@@ -38,9 +38,9 @@ Outcome parse_outcome(std::string_view text);
 
 // How far a result is from the double-precision reference on the dequantised weights.
 struct ErrorMetrics {
-  double worst_ratio = 0.0;     // largest |error| / bound; above 1 the result is wrong
-  double relative_norm = 0.0;   // ||y - ref|| / ||ref||
-  double max_abs = 0.0;         // largest |error|
+  double worst_ratio = 0.0;    // largest |error| / bound; above 1 the result is wrong
+  double relative_norm = 0.0;  // ||y - ref|| / ||ref||
+  double max_abs = 0.0;        // largest |error|
 
   bool operator==(const ErrorMetrics&) const = default;
 };

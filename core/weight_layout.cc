@@ -12,7 +12,8 @@ NibblePosition nibble_position(int k, int row, int depth) {
   const std::size_t block = static_cast<std::size_t>(row / 16) * static_cast<std::size_t>(k / 64) +
                             static_cast<std::size_t>(depth / 64);
   const int shift = 16 * (depth_in_step % 2) + 8 * (depth_in_step / 8) + 4 * (row_in_tile / 8);
-  return {(block * 32 + static_cast<std::size_t>(lane)) * 4 + static_cast<std::size_t>(step), shift};
+  return {(block * 32 + static_cast<std::size_t>(lane)) * 4 + static_cast<std::size_t>(step),
+          shift};
 }
 
 std::size_t scale_position(int groups, int row, int group) {

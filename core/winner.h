@@ -37,15 +37,16 @@ struct Winner {
   std::vector<double> time_us;
   std::vector<double> clock_mhz;
   ErrorMetrics error;
-  double floor_us = 0.0;        // the lower bound it is judged by
-  double baseline_us = 0.0;     // cuBLASLt FP16 in the same run; 0 where not measured
+  double floor_us = 0.0;           // the lower bound it is judged by
+  double baseline_us = 0.0;        // cuBLASLt FP16 in the same run; 0 where not measured
   std::vector<Candidate> tie_set;  // measured candidates that could not be told from the winner
 };
 
 inline constexpr int kUnboundedM = 1 << 30;
 
 // Sets m_lo and m_hi of the winners of one Problem, sorted by m: an M between two tuned ones is
-// served by the next larger tuned M, whose time bounds it from above; the largest serves all beyond.
+// served by the next larger tuned M, whose time bounds it from above; the largest serves all
+// beyond.
 void assign_intervals(std::vector<Winner>& winners);
 
 }  // namespace w4tune

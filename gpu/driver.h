@@ -47,7 +47,7 @@ namespace w4tune {
   X(module_get_function, cuModuleGetFunction)                               \
   X(func_get_attribute, cuFuncGetAttribute)                                 \
   X(func_set_attribute, cuFuncSetAttribute)                                 \
-  X(launch_kernel_ex, cuLaunchKernelEx)                                          \
+  X(launch_kernel_ex, cuLaunchKernelEx)                                     \
   X(graph_destroy, cuGraphDestroy)                                          \
   X(graph_instantiate, cuGraphInstantiateWithFlags)                         \
   X(graph_exec_destroy, cuGraphExecDestroy)                                 \

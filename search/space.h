@@ -28,8 +28,8 @@ struct Constraint {
   std::function<bool(std::span<const int>)> holds;
 };
 
-// Points that keep all constraints, and how many raw points each reason rejected. A point is counted
-// once, for the first constraint that rejects it.
+// Points that keep all constraints, and how many raw points each reason rejected. A point is
+// counted once, for the first constraint that rejects it.
 struct Enumeration {
   std::vector<Point> points;
   std::map<std::string, std::uint64_t> rejected;

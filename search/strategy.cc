@@ -11,8 +11,8 @@ class Search {
   Search(const Space& space, const Budget& budget, Evaluator& evaluator)
       : space_(space), budget_(budget), evaluator_(evaluator) {}
 
-  // Evaluates the points not seen yet until `limit` evaluations were made in all. Returns false when
-  // the search must end.
+  // Evaluates the points not seen yet until `limit` evaluations were made in all. Returns false
+  // when the search must end.
   bool evaluate(std::span<const Point> points, int limit) {
     std::vector<Point> fresh;
     const auto room = static_cast<std::size_t>(std::max(0, limit - count()));
@@ -70,8 +70,7 @@ SearchResult ranked_then_neighbours(const Space& space, std::span<const Point> s
                                     std::span<const Point> ranked, const Budget& budget,
                                     Evaluator& evaluator) {
   Search search(space, budget, evaluator);
-  const int ranked_limit =
-      std::max(1, static_cast<int>(budget.ranked_share * budget.evaluations));
+  const int ranked_limit = std::max(1, static_cast<int>(budget.ranked_share * budget.evaluations));
   bool more = search.evaluate(seeds, budget.evaluations) &&
               search.evaluate(ranked, std::max(ranked_limit, search.count()));
   while (more) {

@@ -43,9 +43,10 @@ struct SearchResult {
   bool stopped = false;                 // the budget's stop() ended it
 };
 
-// Evaluates `seeds` (winners of nearby workloads), then `ranked` in order (likeliest first), then the
-// unseen Hamming neighbours of the best point found, again from each new best, until the budget is
-// spent or no neighbour is left. Points outside the space are skipped, repeated ones evaluated once.
+// Evaluates `seeds` (winners of nearby workloads), then `ranked` in order (likeliest first), then
+// the unseen Hamming neighbours of the best point found, again from each new best, until the budget
+// is spent or no neighbour is left. Points outside the space are skipped, repeated ones evaluated
+// once.
 SearchResult ranked_then_neighbours(const Space& space, std::span<const Point> seeds,
                                     std::span<const Point> ranked, const Budget& budget,
                                     Evaluator& evaluator);

@@ -30,7 +30,8 @@ Rates assumed_rates(const DeviceInfo& device) {
   Rates rates;
   rates.dram_gbps = device.dram_gbps * kDramShare;
   rates.dram_latency_us = hopper ? 0.8 : 0.6;
-  rates.l2_gbps = device.sm_count * (hopper ? kL2BytesPerClockHopper : kL2BytesPerClock) * clock_hz * 1e-9;
+  rates.l2_gbps =
+      device.sm_count * (hopper ? kL2BytesPerClockHopper : kL2BytesPerClock) * clock_hz * 1e-9;
   rates.mma_tflops = device.mma_tflops * (hopper ? kMmaShareHopper : kMmaShare);
   rates.launch_us = 2.0;
   rates.reduce_us = 1.5;
@@ -49,7 +50,8 @@ std::string describe(const Rates& rates) {
 Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
   const double sms = device.sm_count;
   const double ctas = work.plan.grid;
-  const auto by_smem = static_cast<double>(device.smem_sm_bytes / (work.plan.smem_bytes + kReservedSmemPerCta));
+  const auto by_smem =
+      static_cast<double>(device.smem_sm_bytes / (work.plan.smem_bytes + kReservedSmemPerCta));
   const double by_threads = device.threads_per_sm / static_cast<int>(work.plan.threads);
   const double by_registers =
       std::floor(kRegistersPerSm / (static_cast<double>(work.registers) * work.plan.threads));
@@ -58,7 +60,8 @@ Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
   // The busiest SM against the average: 1 when the CTAs divide evenly. CTAs that share an SM share
   // its units, so what counts is how many each SM computes in all, not how many run at a time.
   const double busiest = std::ceil(ctas / sms) * sms / ctas;
-  // Reads are served by the whole memory system: idle SMs cost little while the others ask for enough.
+  // Reads are served by the whole memory system: idle SMs cost little while the others ask for
+  // enough.
   const double asking = std::min(ctas, sms * resident);
   const double wanted = rates.dram_gbps * 1e3 * rates.dram_latency_us;  // bytes in flight, Little
   const double x = asking * work.in_flight_bytes / wanted;
@@ -75,8 +78,8 @@ Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
     cost.reduce_us = rates.cluster_us;
   } else if (work.plan.schedule.split_k > 1) {
     // Written once, read once by the last arrivers.
-    cost.reduce_us = rates.reduce_us + 2.0 * static_cast<double>(work.plan.partial_bytes) /
-                                           (rates.l2_gbps * 1e3);
+    cost.reduce_us = rates.reduce_us +
+                     2.0 * static_cast<double>(work.plan.partial_bytes) / (rates.l2_gbps * 1e3);
   }
   // A step's data must have come before it begins: with few stages the latency shows.
   cost.latency_us = waves * work.steps * rates.dram_latency_us / std::max(1, work.stages - 1);

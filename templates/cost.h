@@ -1,7 +1,8 @@
-// The cost model: a predicted time from counted work and assumed rates (docs/kernels.md, "Cost model").
+// The cost model: a predicted time from counted work and assumed rates (docs/kernels.md, "Cost
+// model").
 //
-// Without a calibration its rates are data-sheet figures times the efficiencies below; use it to rank,
-// and call any time it gives a prediction.
+// Without a calibration its rates are data-sheet figures times the efficiencies below; use it to
+// rank, and call any time it gives a prediction.
 #pragma once
 
 #include <string>
@@ -40,7 +41,8 @@ struct Work {
   int stages = 2;                  // buffers of its pipeline
 };
 
-// Each term in microseconds; total is launch + reduce + a norm of the others, just above the largest.
+// Each term in microseconds; total is launch + reduce + a norm of the others, just above the
+// largest.
 struct Cost {
   double launch_us = 0.0;
   double dram_us = 0.0;

@@ -1,5 +1,5 @@
-// Family: one kernel template and its description. Everything the tuner knows of a kernel comes from
-// here: its space, its source text, its footprint and its predicted time.
+// Family: one kernel template and its description. Everything the tuner knows of a kernel comes
+// from here: its space, its source text, its footprint and its predicted time.
 //
 // Stateless and immutable: safe to use from any thread.
 #pragma once
@@ -25,21 +25,22 @@ class Family {
   virtual ~Family() = default;
 
   [[nodiscard]] virtual std::string_view id() const = 0;  // stable: the cache stores it
-  [[nodiscard]] virtual int version() const = 0;          // raised when the meaning of a parameter changes
+  [[nodiscard]] virtual int version() const = 0;  // raised when the meaning of a parameter changes
 
   // "" when the family can compute the problem on the device, else the reason why it can't.
-  [[nodiscard]] virtual std::string why_not(const Problem& problem, const DeviceInfo& device) const = 0;
+  [[nodiscard]] virtual std::string why_not(const Problem& problem,
+                                            const DeviceInfo& device) const = 0;
 
-  // Compile-time parameters first, then "split_k" and "raster". `max_workspace_bytes` bounds the FP32
-  // partials of a split.
+  // Compile-time parameters first, then "split_k" and "raster". `max_workspace_bytes` bounds the
+  // FP32 partials of a split.
   [[nodiscard]] virtual Space space(const Workload& workload, const DeviceInfo& device,
                                     std::size_t max_workspace_bytes) const = 0;
 
   [[nodiscard]] virtual Footprint footprint(const KernelConfig& config,
                                             const Problem& problem) const = 0;
 
-  // The dozen lines that instantiate the template. Depends on the problem's op, dtype and group size
-  // alone, never on N, K or M.
+  // The dozen lines that instantiate the template. Depends on the problem's op, dtype and group
+  // size alone, never on N, K or M.
   [[nodiscard]] virtual std::string source(const KernelConfig& config,
                                            const Problem& problem) const = 0;
 
@@ -63,8 +64,8 @@ struct DeviceSources {
   std::string hash;       // of the headers: what the cache knows them by
 };
 
-// Reads the embedded text, or that of `device_dir` if it is not empty (to try an edited kernel without
-// a rebuild). Throws Error{kNotFound} naming the file that can't be read.
+// Reads the embedded text, or that of `device_dir` if it is not empty (to try an edited kernel
+// without a rebuild). Throws Error{kNotFound} naming the file that can't be read.
 DeviceSources device_sources_from(const std::string& device_dir);
 
 }  // namespace w4tune

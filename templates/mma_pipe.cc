@@ -29,7 +29,7 @@ struct Shape {
   int group;  // 0: one scale per row
 
   [[nodiscard]] int warps() const { return row_warps * token_warps * depth_warps; }
-  [[nodiscard]] int rows() const { return row_tile / 16 / row_warps; }      // fragments a warp
+  [[nodiscard]] int rows() const { return row_tile / 16 / row_warps; }       // fragments a warp
   [[nodiscard]] int tokens() const { return token_tile / 8 / token_warps; }  // fragments a warp
   [[nodiscard]] int stage_weight_bytes() const { return row_tile * depth_tile / 2; }
   [[nodiscard]] int stage_bytes() const {
@@ -58,9 +58,9 @@ int group_parameter(const Problem& problem) {
 }
 
 Shape shape_of(const KernelConfig& config, const Problem& problem) {
-  return {config.at(kRowTile),    config.at(kTokenTile),  config.at(kDepthTile),
-          config.at(kStages),     config.at(kRowWarps),   config.at(kTokenWarps),
-          config.at(kDepthWarps), config.at(kDequant),    config.at(kReduce),
+  return {config.at(kRowTile),     config.at(kTokenTile), config.at(kDepthTile),
+          config.at(kStages),      config.at(kRowWarps),  config.at(kTokenWarps),
+          config.at(kDepthWarps),  config.at(kDequant),   config.at(kReduce),
           group_parameter(problem)};
 }
 
@@ -81,7 +81,9 @@ std::vector<Constraint> structural_constraints(const Problem& problem, const Dev
       {"each warp takes whole 64-deep blocks of the weight layout",
        {kDepthTile, kDepthWarps},
        [](auto v) { return v[0] % (64 * v[1]) == 0; }},
-      {"K must be a multiple of the depth tile", {kDepthTile}, [k](auto v) { return k % v[0] == 0; }},
+      {"K must be a multiple of the depth tile",
+       {kDepthTile},
+       [k](auto v) { return k % v[0] == 0; }},
       {"a scale per row is applied to the final sums, which is D1",
        {kDequant},
        [group](auto v) { return group != 0 || v[0] == 1; }},
@@ -103,15 +105,15 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
   const int group = group_parameter(problem);
   const int sms = device.sm_count;
   return {
-      {"a token tile wider than M computes padding", {kTokenTile}, [padded](auto v) {
-         return v[0] <= padded || v[0] == 8;
-       }},
+      {"a token tile wider than M computes padding",
+       {kTokenTile},
+       [padded](auto v) { return v[0] <= padded || v[0] == 8; }},
       {"narrow token tiles re-read the weights too often",
        {kTokenTile},
        [padded](auto v) { return v[0] >= std::min(padded, 64) * 3 / 4; }},
-      {"token padding above 15 %", {kTokenTile}, [padded](auto v) {
-         return ceil_div(padded, v[0]) * v[0] * 100 <= padded * 115;
-       }},
+      {"token padding above 15 %",
+       {kTokenTile},
+       [padded](auto v) { return ceil_div(padded, v[0]) * v[0] * 100 <= padded * 115; }},
       {"a row tile larger than N", {kRowTile}, [rows](auto v) { return v[0] <= rows; }},
       {"4 to 16 warps: fewer leave schedulers idle, more leave no registers",
        {kRowWarps, kTokenWarps, kDepthWarps},
@@ -135,10 +137,11 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
       {"warps along the depth are for few tokens",
        {kTokenTile, kDepthWarps},
        [](auto v) { return v[1] == 1 || v[0] <= 64; }},
-      {"warps along the tokens dequantise twice", {kTokenTile, kTokenWarps}, [](auto v) {
-         return v[1] == 1 || v[0] / v[1] >= 16;
-       }},
-      {"each share of the depth must fill its pipeline", {kDepthTile, kStages, kSplit},
+      {"warps along the tokens dequantise twice",
+       {kTokenTile, kTokenWarps},
+       [](auto v) { return v[1] == 1 || v[0] / v[1] >= 16; }},
+      {"each share of the depth must fill its pipeline",
+       {kDepthTile, kStages, kSplit},
        [k = problem.k](auto v) { return k / v[0] >= v[2] * (v[1] - 1); }},
       {"partials of the split exceed the workspace or half the weight's bytes",
        {kRowTile, kTokenTile, kSplit, kReduce},
@@ -255,9 +258,11 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   work.stages = shape.stages;
 
   // Issue slots for one 16-row fragment and one depth step of 16 in one warp (docs/kernels.md):
-  // dequantisation, MMAs, ldmatrix (one per two token fragments, shared by the warp's rows), weights.
+  // dequantisation, MMAs, ldmatrix (one per two token fragments, shared by the warp's rows),
+  // weights.
   const double tokens = shape.tokens();
-  const double dequant = (problem.dtype == Dtype::kF16 ? 9.0 : 11.0) + (shape.dequant == 0 ? 4.0 : 0.0);
+  const double dequant =
+      (problem.dtype == Dtype::kF16 ? 9.0 : 11.0) + (shape.dequant == 0 ? 4.0 : 0.0);
   const double group_steps = std::min(shape.group, shape.depth_tile / shape.depth_warps) / 16.0;
   const double promote =
       shape.dequant == 1 && shape.group != 0 ? (4.0 * tokens + 4.0) / group_steps : 0.0;
@@ -268,7 +273,8 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   const double fetches = tiles * (problem.k / static_cast<double>(shape.depth_tile)) *
                          shape.stage_bytes() / 512.0 * 4.0;
   // Barrier and waits of each step, felt by every warp.
-  const double steps = tiles * (problem.k / static_cast<double>(shape.depth_tile)) * shape.warps() * 30.0;
+  const double steps =
+      tiles * (problem.k / static_cast<double>(shape.depth_tile)) * shape.warps() * 30.0;
   work.warp_instructions = fragments * per_fragment + fetches + steps;
   return predict(work, device, assumed_rates(device));
 }

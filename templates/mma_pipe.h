@@ -9,7 +9,8 @@ class MmaPipe final : public Family {
  public:
   [[nodiscard]] std::string_view id() const override { return "mma_pipe"; }
   [[nodiscard]] int version() const override { return 1; }
-  [[nodiscard]] std::string why_not(const Problem& problem, const DeviceInfo& device) const override;
+  [[nodiscard]] std::string why_not(const Problem& problem,
+                                    const DeviceInfo& device) const override;
   [[nodiscard]] Space space(const Workload& workload, const DeviceInfo& device,
                             std::size_t max_workspace_bytes) const override;
   [[nodiscard]] Footprint footprint(const KernelConfig& config,

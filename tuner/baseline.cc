@@ -55,8 +55,8 @@ const void* BaselineOperands::weight(int copy) const {
   return weights_.as<char>() + copy_bytes_ * static_cast<std::size_t>(copy);
 }
 
-BaselineRun::BaselineRun(const GpuSession& gpu, const Protocol& protocol,
-                         const Operands& operands, const BaselineOperands& weights, int m)
+BaselineRun::BaselineRun(const GpuSession& gpu, const Protocol& protocol, const Operands& operands,
+                         const BaselineOperands& weights, int m)
     : gemm_(m, weight_rows(operands.problem()), operands.problem().k, operands.problem().dtype) {
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < gemm_.size(); ++i) {

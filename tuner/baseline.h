@@ -1,5 +1,5 @@
-// The FP16 (or BF16) product a user would run instead: cuBLASLt at the best of its own algorithms, on
-// dequantised weights, through the same protocol.
+// The FP16 (or BF16) product a user would run instead: cuBLASLt at the best of its own algorithms,
+// on dequantised weights, through the same protocol.
 #pragma once
 
 #include <memory>

@@ -52,11 +52,12 @@ WorkloadResult bench_one(const Winner& stored, const std::string& cubin, Problem
   const LoadedKernel& kernel = gpu.load(compilation, stored.footprint);
   winner.error = gpu.check(kernel, stored.candidate, data.operands, data.verifier, stored.m);
   if (!is_correct(winner.error)) {
-    throw Error(ErrorCode::kDevice,
-                fmt::format("{} gives wrong results for {} (error {:.2f} times the bound). Tune the "
-                            "file again on this GPU.",
-                            to_string(stored.candidate), to_string(row.workload),
-                            winner.error.worst_ratio));
+    throw Error(
+        ErrorCode::kDevice,
+        fmt::format("{} gives wrong results for {} (error {:.2f} times the bound). Tune the "
+                    "file again on this GPU.",
+                    to_string(stored.candidate), to_string(row.workload),
+                    winner.error.worst_ratio));
   }
   gpu.reset_counters();
   MeasuredGraph graph(gpu.stream(), gpu.clock(), options.protocol, data.operands.copies(),
@@ -101,14 +102,15 @@ TuneResult bench_winners(const std::string& path, const TuneOptions& options,
     std::copy_if(all.begin(), all.end(), std::back_inserter(winners), wanted);
   }
   if (winners.empty()) {
-    throw Error(ErrorCode::kNotFound,
-                fmt::format("{} has no winner to bench for {}. Run 'w4tune --gpu auto --db {}' first.",
-                            path, options.device.name, path));
+    throw Error(
+        ErrorCode::kNotFound,
+        fmt::format("{} has no winner to bench for {}. Run 'w4tune --gpu auto --db {}' first.",
+                    path, options.device.name, path));
   }
   std::size_t workspace_bytes = options.max_workspace_bytes;
   for (const Winner& winner : winners) {
-    const LaunchPlan plan = make_launch_plan(winner.footprint, winner.problem, winner.m,
-                                             winner.candidate.schedule);
+    const LaunchPlan plan =
+        make_launch_plan(winner.footprint, winner.problem, winner.m, winner.candidate.schedule);
     workspace_bytes = std::max(workspace_bytes, plan.partial_bytes);
   }
   GpuSession gpu(options.ordinal, workspace_bytes, utility_image(image));
@@ -131,11 +133,11 @@ TuneResult bench_winners(const std::string& path, const TuneOptions& options,
       data.reset();
       data = std::make_unique<ProblemOperands>(winner.problem, max_m, options, gpu);
     }
-    const double floor = floor_us({winner.problem, winner.m}, result.ceilings.copy_gbps,
-                                  result.ceilings.mma_tflops);
+    const double floor =
+        floor_us({winner.problem, winner.m}, result.ceilings.copy_gbps, result.ceilings.mma_tflops);
     observer.on_workload(i, winners.size(), {winner.problem, winner.m}, floor);
-    result.rows.push_back(bench_one(winner, image.cubins.at(winner.compilation_key), *data, gpu,
-                                    options, floor));
+    result.rows.push_back(
+        bench_one(winner, image.cubins.at(winner.compilation_key), *data, gpu, options, floor));
     observer.on_result(result.rows.back(), result);
   }
   return result;

@@ -9,9 +9,9 @@
 namespace w4tune {
 
 // Measures every winner that `wanted` accepts, interleaved with cuBLASLt (where it is found and
-// options.baseline). Reads the file only; needs no NVRTC. Uses of `options`: ordinal, device, protocol,
-// baseline, max_workspace_bytes, interrupted. Throws Error{kNotFound} when the file has no winner for
-// the device.
+// options.baseline). Reads the file only; needs no NVRTC. Uses of `options`: ordinal, device,
+// protocol, baseline, max_workspace_bytes, interrupted. Throws Error{kNotFound} when the file has
+// no winner for the device.
 TuneResult bench_winners(const std::string& path, const TuneOptions& options,
                          const std::function<bool(const Winner&)>& wanted, TuneObserver& observer);
 

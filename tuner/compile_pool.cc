@@ -61,9 +61,9 @@ int CompilePool::compiled_count() const {
 
 int CompilePool::queued_count() const {
   const std::lock_guard lock(mutex_);
-  return static_cast<int>(
-      std::count_if(entries_.begin(), entries_.end(),
-                    [](const auto& item) { return item.second.state != State::kDone; }));
+  return static_cast<int>(std::count_if(entries_.begin(), entries_.end(), [](const auto& item) {
+    return item.second.state != State::kDone;
+  }));
 }
 
 void CompilePool::work() {

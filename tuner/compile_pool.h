@@ -36,7 +36,8 @@ class CompilePool {
   // Makes a known result available; it is never compiled.
   void provide(Compilation compilation);
 
-  // Queues a job behind the others, or before them if it is urgent. Known and queued keys cost nothing.
+  // Queues a job behind the others, or before them if it is urgent. Known and queued keys cost
+  // nothing.
   void announce(const CompileJob& job, bool urgent = false);
 
   // The result of a job, compiling it first if needed. Rethrows what `compile` threw.

@@ -29,8 +29,8 @@ class Compiler {
   // The compilation of a configuration: from the cache, the pool, or now.
   const Compilation& get(const KernelConfig& config, const Problem& problem);
 
-  // The module of utility kernels (packing, reference). Throws Error{kInternal} with the log when it
-  // does not compile.
+  // The module of utility kernels (packing, reference). Throws Error{kInternal} with the log when
+  // it does not compile.
   Compilation utilities();
 
   [[nodiscard]] const std::string& arch() const { return arch_; }
@@ -46,8 +46,8 @@ class Compiler {
   std::vector<Header> headers_;
   std::string utility_source_;
   Store* store_;
-  std::set<std::string> looked_up_;  // keys the store was asked for
-  std::set<std::string> stored_;     // keys the store has
+  std::set<std::string> looked_up_;          // keys the store was asked for
+  std::set<std::string> stored_;             // keys the store has
   std::map<std::string, std::string> keys_;  // source text -> key
   std::unique_ptr<CompilePool> pool_;
 };

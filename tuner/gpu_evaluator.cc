@@ -105,10 +105,11 @@ Trial GpuEvaluator::run(const Candidate& candidate) {
     try {
       context_.gpu.stream().synchronize();
     } catch (const Error&) {
-      throw Error(ErrorCode::kDevice,
-                  fmt::format("the GPU stopped working for this process after {}: {}. The candidate "
-                              "is recorded and will be passed over: run the same command again.",
-                              to_string(candidate), error.what()));
+      throw Error(
+          ErrorCode::kDevice,
+          fmt::format("the GPU stopped working for this process after {}: {}. The candidate "
+                      "is recorded and will be passed over: run the same command again.",
+                      to_string(candidate), error.what()));
     }
   }
   return trial;
@@ -120,8 +121,7 @@ const LoadedKernel& GpuEvaluator::kernel(const Candidate& candidate) {
                            ranking_.family->footprint(candidate.config, workload_.problem));
 }
 
-std::unique_ptr<MeasuredGraph> GpuEvaluator::graph(const Candidate& candidate,
-                                                   double estimate_us) {
+std::unique_ptr<MeasuredGraph> GpuEvaluator::graph(const Candidate& candidate, double estimate_us) {
   const LoadedKernel& loaded = kernel(candidate);
   const auto launch_on = [this, &loaded, schedule = candidate.schedule](CUstream stream, int copy) {
     context_.gpu.launch_gemm(loaded, workload_.problem, schedule, operands_.args(workload_.m, copy),

@@ -1,8 +1,8 @@
 // Operands: random, seeded inputs of one Problem on the GPU, laid out for cold measuring.
 //
 // Weights and scales stand in as many copies as it takes to flush the L2 between two uses of one; x
-// holds the largest M, and smaller M use its first rows; y lies between two fences of canaries. Data
-// are chosen so that outputs are near 1.
+// holds the largest M, and smaller M use its first rows; y lies between two fences of canaries.
+// Data are chosen so that outputs are near 1.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +27,9 @@ enum class DataKind {
 
 // Host copies: what the reference and the packing start from.
 struct HostOperands {
-  std::vector<std::uint8_t> nibbles;   // [weight_rows, k/2], low nibble first, +8
-  std::vector<std::uint16_t> scales;   // [weight_rows, groups], the problem's dtype
-  std::vector<std::uint16_t> x;        // [m, k]
+  std::vector<std::uint8_t> nibbles;  // [weight_rows, k/2], low nibble first, +8
+  std::vector<std::uint16_t> scales;  // [weight_rows, groups], the problem's dtype
+  std::vector<std::uint16_t> x;       // [m, k]
 };
 
 HostOperands random_operands(const Problem& problem, int m, std::uint64_t seed,

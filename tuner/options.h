@@ -19,13 +19,13 @@ namespace w4tune {
 
 struct TuneOptions {
   Plan plan;
-  DeviceInfo device;       // the GPU the kernels are for
-  int ordinal = 0;         // of the GPU that measures
-  int evaluations = 80;    // candidates measured for each workload
-  double budget_s = 0.0;   // wall-clock for the run; 0: no limit
+  DeviceInfo device;      // the GPU the kernels are for
+  int ordinal = 0;        // of the GPU that measures
+  int evaluations = 80;   // candidates measured for each workload
+  double budget_s = 0.0;  // wall-clock for the run; 0: no limit
   std::size_t max_workspace_bytes = std::size_t{64} << 20;
-  int threads = 1;         // that compile
-  std::string device_dir;  // device sources read from here instead of the embedded ones
+  int threads = 1;                // that compile
+  std::string device_dir;         // device sources read from here instead of the embedded ones
   bool baseline = true;           // measure cuBLASLt beside every workload
   bool verify_on_device = false;  // predicted kernels are run on the present GPU
   Protocol protocol;

@@ -29,8 +29,7 @@ void add(Plan& plan, const Problem& problem, std::vector<int> tokens, const std:
   for (const int m : tokens) {
     check_tokens(m, where);
     const Workload workload{problem, m};
-    if (std::find(plan.workloads.begin(), plan.workloads.end(), workload) ==
-        plan.workloads.end()) {
+    if (std::find(plan.workloads.begin(), plan.workloads.end(), workload) == plan.workloads.end()) {
       plan.workloads.push_back(workload);
     }
   }
@@ -54,20 +53,21 @@ void add_entry(Plan& plan, const nlohmann::json& entry, const std::string& where
   problem.group_size = group_size_for(entry.value("group", 0), problem.k);
   problem.dtype = parse_dtype(entry.value("dtype", "f16"));
   const auto& m = entry.contains("m") ? entry.at("m") : nlohmann::json(default_m());
-  add(plan, problem,
-      m.is_array() ? m.get<std::vector<int>>() : std::vector<int>{m.get<int>()}, where);
+  add(plan, problem, m.is_array() ? m.get<std::vector<int>>() : std::vector<int>{m.get<int>()},
+      where);
 }
 
 }  // namespace
 
 std::vector<int> default_m() {
-  return {1,  2,  4,   8,   10,  15,  16,  20,  32,  50,
-          64, 100, 128, 256, 512, 712, 816, 968, 1024};
+  return {1, 2, 4, 8, 10, 15, 16, 20, 32, 50, 64, 100, 128, 256, 512, 712, 816, 968, 1024};
 }
 
 Plan model_plan(const std::string& model, const PlanOverrides& overrides) {
-  if (model != "pi05") invalid(fmt::format("model '{}' is not known. Use pi05, or --plan FILE.", model));
-  // MLPs of the language model (width 2048) and of the action expert (width 1024): gate or up, down.
+  if (model != "pi05")
+    invalid(fmt::format("model '{}' is not known. Use pi05, or --plan FILE.", model));
+  // MLPs of the language model (width 2048) and of the action expert (width 1024): gate or up,
+  // down.
   std::vector<std::pair<int, int>> shapes = {
       {16384, 2048}, {2048, 16384}, {4096, 1024}, {1024, 4096}};
   if (!overrides.shapes.empty()) shapes = overrides.shapes;
@@ -100,9 +100,10 @@ Plan read_plan(const std::string& path) {
   } catch (const nlohmann::json::parse_error& error) {
     invalid(fmt::format("plan {} is not JSON: {}.", path, error.what()));
   } catch (const nlohmann::json::exception& error) {
-    invalid(fmt::format("plan {}, workload {}: {}. Expected {{\"workloads\": [{{\"n\": 4096, \"k\": "
-                        "1024, \"m\": [1, 10]}}]}}.",
-                        path, index, error.what()));
+    invalid(
+        fmt::format("plan {}, workload {}: {}. Expected {{\"workloads\": [{{\"n\": 4096, \"k\": "
+                    "1024, \"m\": [1, 10]}}]}}.",
+                    path, index, error.what()));
   }
   if (plan.workloads.empty()) invalid(fmt::format("plan {} has no workloads.", path));
   return plan;

@@ -42,7 +42,8 @@ class DeviceCheck {
       const std::vector<int> tokens = tokens_of(options_.plan, workload.problem);
       Protocol warm = options_.protocol;
       warm.cold_factor = 0.0;
-      operands_ = std::make_unique<Operands>(workload.problem, tokens.back(), present_.l2_bytes, warm);
+      operands_ =
+          std::make_unique<Operands>(workload.problem, tokens.back(), present_.l2_bytes, warm);
       verifier_ = std::make_unique<Verifier>(gpu_.utilities(), *operands_, gpu_.stream());
     }
     const LoadedKernel& kernel = gpu_.load(ptx_.get(candidate.config, workload.problem), footprint);
@@ -116,7 +117,8 @@ class PredictedRun {
       Trial trial;
       trial.workload = workload;
       trial.candidate = candidate_at(*ranking.family, ranking.space, ranking.points[i].point);
-      const Footprint footprint = ranking.family->footprint(trial.candidate.config, workload.problem);
+      const Footprint footprint =
+          ranking.family->footprint(trial.candidate.config, workload.problem);
       const Compilation& compilation = compiler_.get(trial.candidate.config, workload.problem);
       judge(trial, compilation, footprint);
       ++row.evaluated;

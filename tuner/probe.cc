@@ -57,9 +57,8 @@ double matrix_tflops(const Stream& stream) {
   std::reverse(host.begin(), host.end());
   w.upload(host.data(), host.size() * 2);
   const CublasLtGemm gemm(kMatrix, kMatrix, kMatrix, Dtype::kF16);
-  const double us = median_us(stream, [&] {
-    gemm.run(0, x.as<void>(), w.as<void>(), y.as<void>(), stream.handle());
-  });
+  const double us = median_us(
+      stream, [&] { gemm.run(0, x.as<void>(), w.as<void>(), y.as<void>(), stream.handle()); });
   return 2.0 * kMatrix * static_cast<double>(kMatrix) * kMatrix / us * 1e-6;
 }
 

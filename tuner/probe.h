@@ -9,9 +9,9 @@
 namespace w4tune {
 
 struct Ceilings {
-  double copy_gbps = 0.0;        // device-to-device copy, bytes read plus bytes written
-  double mma_tflops = 0.0;       // FP16 with FP32 accumulation
-  std::string mma_source;        // "cublaslt_8192" or "data sheet" where cuBLASLt is missing
+  double copy_gbps = 0.0;   // device-to-device copy, bytes read plus bytes written
+  double mma_tflops = 0.0;  // FP16 with FP32 accumulation
+  std::string mma_source;   // "cublaslt_8192" or "data sheet" where cuBLASLt is missing
 };
 
 // Takes about half a second and 2 GiB of device memory. Requires a current context.

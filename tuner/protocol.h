@@ -1,5 +1,5 @@
-// Protocol: how a time is taken. Its text is stored with every row; times of different protocols are
-// never mixed.
+// Protocol: how a time is taken. Its text is stored with every row; times of different protocols
+// are never mixed.
 //
 // Cold weights: launches walk through copies of the weight that total cold_factor times the L2, so
 // none is found there. A sample is one replay of a CUDA graph of at least min_launches launches,
@@ -22,7 +22,7 @@ struct Protocol {
   int search_samples = 5;       // for each candidate of the search
   int final_samples = 25;       // for each finalist and baseline, interleaved
   int finalists = 4;
-  std::uint64_t seed = 1;       // of the operands
+  std::uint64_t seed = 1;  // of the operands
 
   [[nodiscard]] std::string text() const {
     return fmt::format(

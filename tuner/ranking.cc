@@ -60,8 +60,8 @@ std::vector<Ranking> rank_all(const std::vector<Workload>& workloads, const Devi
   std::atomic<std::size_t> next{0};
   const auto work = [&] {
     for (std::size_t i = next++; i < workloads.size(); i = next++) {
-      found[i] = rank(family_for(workloads[i].problem, device), workloads[i], device,
-                      max_workspace_bytes);
+      found[i] =
+          rank(family_for(workloads[i].problem, device), workloads[i], device, max_workspace_bytes);
     }
   };
   std::vector<std::thread> workers;

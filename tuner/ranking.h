@@ -27,13 +27,13 @@ struct Ranking {
   std::uint64_t raw_count = 0;
 };
 
-// At most `keep` points survive, and of those that share tiles and split at most `alike`: the model is
-// too coarse to tell those apart, and the neighbours of a good one are searched anyway.
+// At most `keep` points survive, and of those that share tiles and split at most `alike`: the model
+// is too coarse to tell those apart, and the neighbours of a good one are searched anyway.
 Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& device,
              std::size_t max_workspace_bytes, std::size_t keep = 256, int alike = 4);
 
-// The rankings of all workloads by the first family that serves each, computed on `threads` threads.
-// Throws Error{kInvalidArgument} for a workload that no family serves, with the reasons.
+// The rankings of all workloads by the first family that serves each, computed on `threads`
+// threads. Throws Error{kInvalidArgument} for a workload that no family serves, with the reasons.
 std::vector<Ranking> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
                               std::size_t max_workspace_bytes, int threads);
 

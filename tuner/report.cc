@@ -16,13 +16,21 @@ namespace {
 
 using nlohmann::json;
 
+// "13.0" of "580.159.04 (CUDA 13.0)".
+std::string cuda_of(const std::string& driver) {
+  constexpr std::string_view kMark = "(CUDA ";
+  const auto begin = driver.find(kMark);
+  if (begin == std::string::npos) return driver;
+  return driver.substr(begin + kMark.size(), driver.find(')', begin) - begin - kMark.size());
+}
+
 json environment_json(const RunInfo& run, const Ceilings& ceilings) {
   return {{"gpu", run.device.name},
           {"sm", run.device.sm},
           {"sm_count", run.device.sm_count},
           {"l2_bytes", run.device.l2_bytes},
           {"driver", run.driver},
-          {"cuda", run.driver},
+          {"cuda", cuda_of(run.driver)},
           {"nvrtc", run.nvrtc},
           {"w4tune", run.version},
           {"commit", run.commit},
@@ -60,7 +68,8 @@ json row_json(const WorkloadResult& row) {
     out["spill_bytes"] = winner.spill_bytes;
     out["time_us_median"] = winner.time_us_median;
     out["time_us_samples"] = winner.time_us;
-    out["clock_mhz_median"] = winner.clock_mhz.empty() ? json(nullptr) : json(median(winner.clock_mhz));
+    out["clock_mhz_median"] =
+        winner.clock_mhz.empty() ? json(nullptr) : json(median(winner.clock_mhz));
     out["floor_us"] = winner.floor_us;
     out["floor_fraction"] = winner.floor_us / winner.time_us_median;
     if (winner.provenance == Provenance::kMeasured) {
@@ -71,11 +80,10 @@ json row_json(const WorkloadResult& row) {
   }
   out["baselines"] = json::object();
   if (row.baseline) {
-    out["baselines"][row.baseline->name] = {
-        {"time_us_median", median(row.baseline->time_us)},
-        {"time_us_samples", row.baseline->time_us},
-        {"clock_mhz_median", median(row.baseline->clock_mhz)},
-        {"detail", row.baseline->detail}};
+    out["baselines"][row.baseline->name] = {{"time_us_median", median(row.baseline->time_us)},
+                                            {"time_us_samples", row.baseline->time_us},
+                                            {"clock_mhz_median", median(row.baseline->clock_mhz)},
+                                            {"detail", row.baseline->detail}};
   }
   return out;
 }
@@ -145,9 +153,9 @@ void write_file(const std::string& path, std::string_view text) {
   std::filesystem::rename(temporary, target, failed);
   if (failed) {
     std::remove(temporary.c_str());
-    throw Error(ErrorCode::kEnvironment,
-                fmt::format("{} can't be replaced: {}. Check its permissions.", path,
-                            failed.message()));
+    throw Error(
+        ErrorCode::kEnvironment,
+        fmt::format("{} can't be replaced: {}. Check its permissions.", path, failed.message()));
   }
 }
 
@@ -160,7 +168,8 @@ void write_report(const std::string& path, const json& report) {
 Report read_report(const std::string& path) {
   std::ifstream stream(path);
   if (!stream) {
-    throw Error(ErrorCode::kNotFound, fmt::format("report {} can't be read. Check the path.", path));
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("report {} can't be read. Check the path.", path));
   }
   Report report;
   try {
@@ -175,11 +184,10 @@ Report read_report(const std::string& path) {
     }
     for (const json& row : document.at("rows")) {
       if (!row.contains("time_us_median")) continue;  // untuned
-      report.rows.push_back({workload_of(row), row.at("provenance").get<std::string>(),
-                             row.at("config").get<std::string>(),
-                             row.at("time_us_median").get<double>(),
-                             row.at("time_us_samples").get<std::vector<double>>(),
-                             baseline_us(row)});
+      report.rows.push_back(
+          {workload_of(row), row.at("provenance").get<std::string>(),
+           row.at("config").get<std::string>(), row.at("time_us_median").get<double>(),
+           row.at("time_us_samples").get<std::vector<double>>(), baseline_us(row)});
     }
   } catch (const json::exception& error) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -192,12 +200,15 @@ std::string markdown_summary(const json& report) {
   const json& environment = report.at("environment");
   const std::string gpu = environment.at("gpu").get<std::string>();
   std::string out = fmt::format("# w4tune report: {}\n\n", gpu);
-  out += fmt::format("{} · w4tune {} ({}) · CUDA {} · NVRTC {}\n\n", text_of(environment.at("date")),
-                     text_of(environment.at("w4tune")), text_of(environment.at("commit")),
-                     text_of(environment.at("driver")), text_of(environment.at("nvrtc")));
+  out +=
+      fmt::format("{} · w4tune {} ({}) · driver {} · NVRTC {}\n\n", text_of(environment.at("date")),
+                  text_of(environment.at("w4tune")), text_of(environment.at("commit")),
+                  text_of(environment.at("driver")), text_of(environment.at("nvrtc")));
   out += fmt::format(
-      "Ceilings: {:.0f} GB/s, {:.0f} TFLOP/s ({}). Protocol: {}.\n\nTimes are medians in microseconds; "
-      "`floor` is the larger of bytes moved once over the copy bandwidth and operations over the matrix "
+      "Ceilings: {:.0f} GB/s, {:.0f} TFLOP/s ({}). Protocol: {}.\n\nTimes are medians in "
+      "microseconds; "
+      "`floor` is the larger of bytes moved once over the copy bandwidth and operations over the "
+      "matrix "
       "rate; `ratio` is the baseline's time over ours (above 1 we are faster), with half the "
       "interquartile spreads.\n",
       environment.at("copy_gbps").get<double>(), environment.at("mma_tflops").get<double>(),
@@ -208,9 +219,10 @@ std::string markdown_summary(const json& report) {
   for (const json& row : report.at("rows")) {
     const Workload workload = workload_of(row);
     if (workload.problem != last) {
-      out += fmt::format("\n## {}\n\n| M | time us | floor us | of floor | baseline us | ratio | MHz | "
-                         "kernel | provenance |\n|---|---|---|---|---|---|---|---|---|\n",
-                         to_string(workload.problem));
+      out += fmt::format(
+          "\n## {}\n\n| M | time us | floor us | of floor | baseline us | ratio | MHz | "
+          "kernel | provenance |\n|---|---|---|---|---|---|---|---|---|\n",
+          to_string(workload.problem));
       last = workload.problem;
     }
     if (!row.contains("time_us_median")) {
@@ -235,9 +247,10 @@ std::string markdown_summary(const json& report) {
         row.at("raster").get<int>(), row.at("provenance").get<std::string>());
   }
   if (!ratios.empty()) {
-    out += fmt::format("\nGeometric mean of the ratios over {} cells: {:.2f}. The baseline is faster "
-                       "in {}.\n",
-                       ratios.size(), geometric_mean(ratios), slower);
+    out += fmt::format(
+        "\nGeometric mean of the ratios over {} cells: {:.2f}. The baseline is faster "
+        "in {}.\n",
+        ratios.size(), geometric_mean(ratios), slower);
   }
   return out;
 }

@@ -1,6 +1,7 @@
 // Report: what a run measured, as JSON ("w4tune.report/1") and as a Markdown summary made from it.
 //
-// Rows carry raw samples, so that a reader can judge them again. Times in microseconds, clocks in MHz.
+// Rows carry raw samples, so that a reader can judge them again. Times in microseconds, clocks in
+// MHz.
 #pragma once
 
 #include <map>

@@ -67,8 +67,9 @@ class MeasuredRun {
       if (finished(options_.plan.workloads[i])) continue;
       const Ranking& ranking = rankings_[i];
       for (std::size_t j = 0; j < std::min(kCompileAhead, ranking.points.size()); ++j) {
-        compiler_.announce(candidate_at(*ranking.family, ranking.space, ranking.points[j].point).config,
-                           options_.plan.workloads[i].problem);
+        compiler_.announce(
+            candidate_at(*ranking.family, ranking.space, ranking.points[j].point).config,
+            options_.plan.workloads[i].problem);
       }
     }
   }
@@ -155,7 +156,8 @@ class MeasuredRun {
     budget.stop = [&] {
       if (options_.interrupted()) return true;
       // At least one candidate is tried, however little time is left.
-      return options_.budget_s > 0.0 && evaluator.measured() > 0 && seconds_since(begin) > 0.8 * share;
+      return options_.budget_s > 0.0 && evaluator.measured() > 0 &&
+             seconds_since(begin) > 0.8 * share;
     };
     ranked_then_neighbours(ranking.space, seeds, ranked, budget, evaluator);
 
@@ -218,9 +220,10 @@ class MeasuredRun {
       const ErrorMetrics error = gpu_.check(evaluator.kernel(trial.candidate), trial.candidate,
                                             operands, verifier, ragged);
       if (is_correct(error)) continue;
-      observer_.on_warning(fmt::format("{} is right at M = {} and wrong at M = {} (error {:.2f} times "
-                                       "the bound): passed over",
-                                       to_string(trial.candidate), m, ragged, error.worst_ratio));
+      observer_.on_warning(
+          fmt::format("{} is right at M = {} and wrong at M = {} (error {:.2f} times "
+                      "the bound): passed over",
+                      to_string(trial.candidate), m, ragged, error.worst_ratio));
       return false;
     }
     return true;
@@ -286,6 +289,11 @@ int TuneResult::untuned() const {
                                         [](const WorkloadResult& row) { return !row.winner; }));
 }
 
+std::string describe_driver() {
+  if (device_count() == 0) return "none";
+  return fmt::format("{} (CUDA {})", driver_release(), driver_version());
+}
+
 std::string timestamp_now() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
@@ -293,7 +301,7 @@ std::string timestamp_now() {
 RunInfo describe_run(const TuneOptions& options, const std::string& source_hash) {
   RunInfo info;
   info.device = options.device;
-  info.driver = device_count() > 0 ? driver_release() + " (CUDA " + driver_version() + ")" : "none";
+  info.driver = describe_driver();
   info.nvrtc = Nvrtc::get().version();
   info.version = kVersion;
   info.commit = kCommit;

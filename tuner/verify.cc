@@ -19,7 +19,7 @@ struct Verdict {
   std::uint64_t fence_touched = 0;
 };
 
-constexpr int kTile = 16;               // of the reference kernel
+constexpr int kTile = 16;  // of the reference kernel
 constexpr std::uint32_t kThreads = 256;
 constexpr std::uint32_t kJudgeBlocks = 1024;
 
@@ -67,8 +67,8 @@ ErrorMetrics Verifier::judge(int m, int dequant) const {
   // Every mode accumulates in FP32; D0 rounds each weight after its scale as well.
   float abs_factor = 0x1p-22F;
   auto sq_factor = static_cast<float>(dequant == 0 ? 4.0 * u : 0.0);
-  void* params[] = {&y, &reference, &sum_abs, &sum_sq, &verdict, &count, &roundoff, &tiny,
-                    &abs_factor, &sq_factor};
+  void* params[] = {&y,     &reference, &sum_abs, &sum_sq,     &verdict,
+                    &count, &roundoff,  &tiny,    &abs_factor, &sq_factor};
   launch(utilities_.function(f16 ? "w4_judge_f16" : "w4_judge_bf16"), kJudgeBlocks, kThreads, 0,
          stream_.handle(), params);
   int fence_count = Operands::kFenceElements;

@@ -1,7 +1,8 @@
-// Verifier: judges a result against a double-precision reference on the exactly dequantised weights.
+// Verifier: judges a result against a double-precision reference on the exactly dequantised
+// weights.
 //
-// The reference is computed on the GPU once for a Problem, at its largest M, from the unpacked weight.
-// The bound of an element (docs/kernels.md, "Error bounds"): rounding of the output, plus
+// The reference is computed on the GPU once for a Problem, at its largest M, from the unpacked
+// weight. The bound of an element (docs/kernels.md, "Error bounds"): rounding of the output, plus
 //   D0: 4 u sqrt(sum (x s q)^2), each weight rounded once after its scale;
 //   D1: 2^-22 sum |x s q|, the FP32 accumulation,
 // with u the unit roundoff of the dtype. NaN, infinity and a touched fence are always wrong.
@@ -32,7 +33,8 @@ class Verifier {
  public:
   Verifier(const UtilityKernels& utilities, const Operands& operands, const Stream& stream);
 
-  // Judges the first m rows of operands.y(), and its fences. `dequant` is the kernel's mode: 0 or 1.
+  // Judges the first m rows of operands.y(), and its fences. `dequant` is the kernel's mode: 0
+  // or 1.
   [[nodiscard]] ErrorMetrics judge(int m, int dequant) const;
 
  private:

@@ -2,8 +2,8 @@
 //
 // A nibble u = w + 8 is OR-ed into the last bits of a number whose spacing there is one (or 16, for
 // the upper nibble), which makes it that number plus u; subtracting the number plus 8 leaves w,
-// exactly. The 1024 (or 128) must not stay in the operand: the tensor core truncates products when it
-// aligns them, and the error reaches 3e-2 (docs/kernels.md).
+// exactly. The 1024 (or 128) must not stay in the operand: the tensor core truncates products when
+// it aligns them, and the error reaches 3e-2 (docs/kernels.md).
 //
 //   a[0] row g,   depth 2t, 2t+1      a[2] row g,   depth 2t+8, 2t+9
 //   a[1] row g+8, depth 2t, 2t+1      a[3] row g+8, depth 2t+8, 2t+9
@@ -21,10 +21,10 @@ template <>
 struct Dequant<F16> {
   static constexpr u32 kLowNibbles = 0x000f000f;
   static constexpr u32 kHighNibbles = 0x00f000f0;
-  static constexpr u32 k1024 = 0x64006400;        // spacing 1: 1024 + u, or 1024 + 16u
-  static constexpr u32 k1032 = 0x64086408;        // 1024 + 8
-  static constexpr u32 kSixteenth = 0x2c002c00;   // 1/16
-  static constexpr u32 kMinus72 = 0xd480d480;     // -(1024 / 16 + 8)
+  static constexpr u32 k1024 = 0x64006400;       // spacing 1: 1024 + u, or 1024 + 16u
+  static constexpr u32 k1032 = 0x64086408;       // 1024 + 8
+  static constexpr u32 kSixteenth = 0x2c002c00;  // 1/16
+  static constexpr u32 kMinus72 = 0xd480d480;    // -(1024 / 16 + 8)
 
   __device__ __forceinline__ static void word(u32 q, u32* a) {
 #pragma unroll
@@ -40,7 +40,7 @@ struct Dequant<F16> {
 template <>
 struct Dequant<BF16> {
   static constexpr u32 kLowNibbles = 0x000f000f;
-  static constexpr u32 k128 = 0x43004300;      // spacing 1: 128 + u
+  static constexpr u32 k128 = 0x43004300;  // spacing 1: 128 + u
   static constexpr u32 kOne = 0x3f803f80;
   static constexpr u32 kMinus136 = 0xc308c308;  // -(128 + 8)
 

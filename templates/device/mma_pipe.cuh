@@ -1,24 +1,30 @@
-// mma_pipe: y = x * dequant(w)^T with mma.sync, weights and activations through a cp.async pipeline.
+// mma_pipe: y = x * dequant(w)^T with mma.sync, weights and activations through a cp.async
+// pipeline.
 //
 // Weights are the 16-row operand and tokens the 8-column operand, so M is padded to 8, not to 16.
 //
-//                    tokens (M)                          one CTA: kRowTile x kTokenTile outputs over a
-//              +--------+--------+- - -+                 1/split_k share of the depth, walked in steps
+//                    tokens (M)                          one CTA: kRowTile x kTokenTile outputs
+//                    over a
+//              +--------+--------+- - -+                 1/split_k share of the depth, walked in
+//              steps
 //   rows (N)   | CTA    |        |     |                 of kDepthTile through kStages buffers:
 //   kRowTile   | tile   |        |     |
-//              +--------+--------+- - -+                   w  [kRowTile/16][kDepthTile/64][512 B]  L0
-//              |        |        |     |                   x  [kTokenTile][kDepthTile]  16-byte chunks
+//              +--------+--------+- - -+                   w  [kRowTile/16][kDepthTile/64][512 B]
+//              L0 |        |        |     |                   x  [kTokenTile][kDepthTile]  16-byte
+//              chunks
 //              +--------+--------+- - -+                      swizzled by token % 8
 //               kTokenTile                                 s  [kRowTile/16][groups of a step][16]
 //
-//   Warps: kRowWarps x kTokenWarps share the tile; kDepthWarps share each step's depth and are summed
-//   through shared memory. The split_k CTAs of a tile add their FP32 sums in the order of the split, so
-//   the result does not depend on who comes last:
+//   Warps: kRowWarps x kTokenWarps share the tile; kDepthWarps share each step's depth and are
+//   summed through shared memory. The split_k CTAs of a tile add their FP32 sums in the order of
+//   the split, so the result does not depend on who comes last:
 //     kReduce 0: they leave partials in the workspace, and the last to arrive adds them all;
-//     kReduce 1: they are a cluster (sm_90), and each adds its share from the others' shared memory.
+//     kReduce 1: they are a cluster (sm_90), and each adds its share from the others' shared
+//     memory.
 //
 // Run-time arguments: N, K, M, split, raster. Requires (host side, templates/mma_pipe.cc):
-//   n % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx and ldy % 8 == 0.
+//   n % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx and ldy % 8 ==
+//   0.
 //
 // Config: kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps,
 //   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators),
@@ -44,10 +50,10 @@ struct MmaPipe {
   static constexpr int kTileWarps = Config::kRowWarps * Config::kTokenWarps;
   static constexpr int kDepthWarps = Config::kDepthWarps;
   static constexpr int kStages = Config::kStages;
-  static constexpr int kBlocks = Config::kDepthTile / 64;               // L0 blocks of a step
-  static constexpr int kWarpBlocks = kBlocks / kDepthWarps;             // of one warp
-  static constexpr int kRows = Config::kRowTile / 16 / Config::kRowWarps;        // 16-row fragments
-  static constexpr int kTokens = Config::kTokenTile / 8 / Config::kTokenWarps;   // 8-token fragments
+  static constexpr int kBlocks = Config::kDepthTile / 64;                  // L0 blocks of a step
+  static constexpr int kWarpBlocks = kBlocks / kDepthWarps;                // of one warp
+  static constexpr int kRows = Config::kRowTile / 16 / Config::kRowWarps;  // 16-row fragments
+  static constexpr int kTokens = Config::kTokenTile / 8 / Config::kTokenWarps;  // 8-token fragments
   static constexpr int kFragments = kRows * kTokens;
 
   static constexpr bool kCluster = Config::kReduce == 1;
@@ -55,11 +61,12 @@ struct MmaPipe {
   static constexpr bool kScaleWeights = Config::kDequant == 0;
   static constexpr int kGroup = kPerRow ? Config::kDepthTile : Config::kGroupSize;
   static constexpr bool kPromotes = !kScaleWeights && !kPerRow;
-  // Blocks of one warp whose sums share a scale: two only where a group of 128 lies within the warp's
-  // share of a step.
+  // Blocks of one warp whose sums share a scale: two only where a group of 128 lies within the
+  // warp's share of a step.
   static constexpr int kGroupBlocks = kPromotes && kGroup == 128 && kWarpBlocks % 2 == 0 ? 2 : 1;
   // Unrolling lets loads of the next block run ahead; with many accumulators it makes ptxas spill.
-  static constexpr int kUnroll = kFragments * (kPromotes ? 2 : 1) <= 8 ? kWarpBlocks / kGroupBlocks : 1;
+  static constexpr int kUnroll =
+      kFragments * (kPromotes ? 2 : 1) <= 8 ? kWarpBlocks / kGroupBlocks : 1;
   static constexpr int kStepGroups =
       kPerRow ? 0 : (Config::kDepthTile > kGroup ? Config::kDepthTile / kGroup : 1);
 
@@ -69,7 +76,8 @@ struct MmaPipe {
   static constexpr int kStageBytes = kWeightBytes + kActivationBytes + kScaleBytes;
 
   static_assert(Config::kRowTile % (16 * Config::kRowWarps) == 0, "whole 16-row fragments a warp");
-  static_assert(Config::kTokenTile % (8 * Config::kTokenWarps) == 0, "whole 8-token fragments a warp");
+  static_assert(Config::kTokenTile % (8 * Config::kTokenWarps) == 0,
+                "whole 8-token fragments a warp");
   static_assert(Config::kDepthTile % (64 * kDepthWarps) == 0, "whole L0 blocks a warp");
   static_assert(kStages >= 2, "one buffer is read while another is filled");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
@@ -89,10 +97,10 @@ struct MmaPipe {
   int step_begin;   // first depth step of the share
   int num_steps;
 
-  const char* weights_from;       // this thread's first chunk of weights
-  const u16* activations_from;    // this thread's first chunk of activations
-  int row_tiles_left;             // 16-row tiles from there to the last row
-  int tokens_left;                // tokens from there to the last
+  const char* weights_from;     // this thread's first chunk of weights
+  const u16* activations_from;  // this thread's first chunk of activations
+  int row_tiles_left;           // 16-row tiles from there to the last row
+  int tokens_left;              // tokens from there to the last
 
   float acc[kRows][kTokens][4];
   // Sums of one group before its scale (D1 only).
@@ -107,7 +115,8 @@ struct MmaPipe {
   __device__ __forceinline__ void place() {
     const int row_tiles = (args.n + Config::kRowTile - 1) / Config::kRowTile;
     const int token_tiles = (args.m + Config::kTokenTile - 1) / Config::kTokenTile;
-    // Divisions by run-time values cost some 100 cycles each before the first load: as few as can be.
+    // Divisions by run-time values cost some 100 cycles each before the first load: as few as can
+    // be.
     int linear = block_index();
     const int steps = args.k / Config::kDepthTile;
     split = 0;
@@ -145,10 +154,10 @@ struct MmaPipe {
   }
 
   // Each thread copies 16-byte chunks: chunk `thread + i * kThreads` of a stage lies a compile-time
-  // number of row tiles (or tokens) and chunks behind chunk `thread`, because all counts are powers of
-  // two but the tiles.
-  static constexpr int kRowChunks = kBlocks * 32;                 // of 16 weight rows
-  static constexpr int kTokenChunks = Config::kDepthTile / 8;     // of one token
+  // number of row tiles (or tokens) and chunks behind chunk `thread`, because all counts are powers
+  // of two but the tiles.
+  static constexpr int kRowChunks = kBlocks * 32;              // of 16 weight rows
+  static constexpr int kTokenChunks = Config::kDepthTile / 8;  // of one token
   static constexpr int kRowStep = kThreads > kRowChunks ? kThreads / kRowChunks : 1;
   static constexpr int kRowPasses = kRowChunks > kThreads ? kRowChunks / kThreads : 1;
   static constexpr int kTokenStep = kThreads / kTokenChunks;
@@ -166,7 +175,8 @@ struct MmaPipe {
     tokens_left = args.m - token;
   }
 
-  // What lies beyond N or M is filled with zeros when a buffer is used first, and never written again.
+  // What lies beyond N or M is filled with zeros when a buffer is used first, and never written
+  // again.
   __device__ __forceinline__ void copy(int step, u32 to, const void* from, bool valid) const {
     if (valid || step < kStages) cp_async_16(to, valid ? from : args.x, valid);
   }
@@ -279,7 +289,8 @@ struct MmaPipe {
     }
   }
 
-  // Dequantises and multiplies one 16-deep step: `word` of the loaded words, tokens from shared memory.
+  // Dequantises and multiplies one 16-deep step: `word` of the loaded words, tokens from shared
+  // memory.
   template <int kWord, bool kFirst>
   __device__ __forceinline__ void multiply_step(u32 x, int block, const U32x4 (&words)[kRows],
                                                 const u32 (&scale)[kRows][2]) {
@@ -315,7 +326,8 @@ struct MmaPipe {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const int fragment = row_warp * kRows + r;
-      words[r] = load_shared_16(stage + static_cast<u32>((fragment * kBlocks + block) * 512 + lane * 16));
+      words[r] =
+          load_shared_16(stage + static_cast<u32>((fragment * kBlocks + block) * 512 + lane * 16));
     }
     constexpr bool kTwice = kGroup == 32;  // two groups in one block
     if constexpr (kScaleWeights) load_scale_pairs(s, 64 * block, scale);
@@ -503,7 +515,8 @@ struct MmaPipe {
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
           if (!owns(r, t) || !any_token(t)) continue;
-          const F32x4 v = load_global_l2(tile_partials + part * kTileFloats + fragment_offset(r, t));
+          const F32x4 v =
+              load_global_l2(tile_partials + part * kTileFloats + fragment_offset(r, t));
 #pragma unroll
           for (int i = 0; i < 4; ++i) acc[r][t][i] += v.v[i];
         }

@@ -1,8 +1,9 @@
 // The only door to the hardware: one wrapper per instruction, named after what it does.
 //
-// Nothing of the toolkit is included, so NVRTC needs no include path, and a kernel written over these
-// wrappers can be given another meaning of them. Shared memory is addressed by 32-bit byte offsets
-// (the .shared window); registers hold packed pairs of FP16 or BF16 as u32, the lower half first.
+// Nothing of the toolkit is included, so NVRTC needs no include path, and a kernel written over
+// these wrappers can be given another meaning of them. Shared memory is addressed by 32-bit byte
+// offsets (the .shared window); registers hold packed pairs of FP16 or BF16 as u32, the lower half
+// first.
 #pragma once
 
 namespace w4 {
@@ -73,8 +74,8 @@ __device__ __forceinline__ void store_shared_u32(u32 address, u32 value) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
-// Four (or two) 8x8 matrices of 16-bit elements: lane 8*i + r gives the address of row r of matrix i
-// and receives, of each matrix, elements 2t and 2t+1 of row g (lane = 4g + t).
+// Four (or two) 8x8 matrices of 16-bit elements: lane 8*i + r gives the address of row r of matrix
+// i and receives, of each matrix, elements 2t and 2t+1 of row g (lane = 4g + t).
 __device__ __forceinline__ void ldmatrix_x4(u32 address, u32& r0, u32& r1, u32& r2, u32& r3) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)

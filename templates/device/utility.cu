@@ -1,6 +1,7 @@
 // Utility kernels: packing a weight on the GPU, and the double-precision reference with its judge.
 //
-// The reference reads the *unpacked* nibbles, so that a mistake in the packing shows as a wrong result.
+// The reference reads the *unpacked* nibbles, so that a mistake in the packing shows as a wrong
+// result.
 #include "ptx.cuh"
 
 namespace w4 {
@@ -43,7 +44,8 @@ __device__ __forceinline__ void pack_word(const unsigned char* nibbles, u32* pac
 
 }  // namespace w4
 
-// nibbles [rows, k/2], scales [rows, groups] -> layout L0. flip: 8 for two's complement nibbles, else 0.
+// nibbles [rows, k/2], scales [rows, groups] -> layout L0. flip: 8 for two's complement nibbles,
+// else 0.
 extern "C" __global__ void w4_pack_weight(const unsigned char* nibbles, const w4::u16* scales,
                                           w4::u32* packed_weight, w4::u16* packed_scales, int rows,
                                           int n, int k, int groups, int geglu, w4::u32 flip) {
@@ -114,10 +116,10 @@ __device__ __forceinline__ void reference(const u16* x, const unsigned char* nib
 
 // What the judge found; zero it before, read it after. Layout mirrored in tuner/verify.cc.
 struct Verdict {
-  u32 worst_ratio_bits;      // largest |error| / bound, as the bits of a non-negative float
-  u32 max_abs_bits;          // largest |error|
-  double error_sq;           // sum of error^2
-  double ref_sq;             // sum of ref^2
+  u32 worst_ratio_bits;              // largest |error| / bound, as the bits of a non-negative float
+  u32 max_abs_bits;                  // largest |error|
+  double error_sq;                   // sum of error^2
+  double ref_sq;                     // sum of ref^2
   unsigned long long fence_touched;  // canary elements that are not what they were
 };
 

@@ -55,10 +55,11 @@ TEST(Cli, HelpExplainsEveryCommandWithExamples) {
 
 TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
   for (const char* arguments :
-       {"frobnicate", "--frobnicate", "--gpu gtx480", "--m 0 --gpu a40", "--shape 100,100 --gpu a40",
-        "--shape 16384 --gpu a40", "--group 48 --gpu a40", "--dtype f32 --gpu a40",
-        "--budget soon --gpu a40", "--op conv --gpu a40", "show --problem gemm_n1", "compare a.json",
-        "--plan x.json --m 3 --gpu a40", "inspect --gpu a40 --config nonsense",
+       {"frobnicate", "--frobnicate", "--gpu gtx480", "--m 0 --gpu a40",
+        "--shape 100,100 --gpu a40", "--shape 16384 --gpu a40", "--group 48 --gpu a40",
+        "--dtype f32 --gpu a40", "--budget soon --gpu a40", "--op conv --gpu a40",
+        "show --problem gemm_n1", "compare a.json", "--plan x.json --m 3 --gpu a40",
+        "inspect --gpu a40 --config nonsense",
         "inspect --gpu a40 --problem geglu_n4096_k1024_g128_f16"}) {
     const Outcome outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
     const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
@@ -73,7 +74,8 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
 TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
   for (const std::string& arguments :
        {std::string("show --db /no/such.db"), std::string("export x.db --db /no/such.db"),
-        std::string("compare /no/a.json /no/b.json"), std::string("--gpu a40 --plan /no/plan.json")}) {
+        std::string("compare /no/a.json /no/b.json"),
+        std::string("--gpu a40 --plan /no/plan.json")}) {
     const Outcome outcome = w4tune_run(arguments);
     EXPECT_EQ(outcome.exit_code, 1) << arguments << ": " << outcome.out;
     EXPECT_EQ(lines(outcome.out), 1) << arguments << ": " << outcome.out;
@@ -107,23 +109,26 @@ TEST(Cli, ExplainCountsTheSpace) {
   const auto rows = nlohmann::json::parse(outcome.out);
   ASSERT_EQ(rows.size(), 1U);
   std::uint64_t rejected = 0;
-  for (const auto& [reason, count] : rows[0].at("rejected").items()) rejected += count.get<std::uint64_t>();
-  EXPECT_EQ(rejected + rows[0].at("kept").get<std::uint64_t>(), rows[0].at("raw").get<std::uint64_t>());
+  for (const auto& [reason, count] : rows[0].at("rejected").items())
+    rejected += count.get<std::uint64_t>();
+  EXPECT_EQ(rejected + rows[0].at("kept").get<std::uint64_t>(),
+            rows[0].at("raw").get<std::uint64_t>());
 }
 
-// The whole way without a GPU: predict, show, export, show the export, compare a report with itself.
+// The whole way without a GPU: predict, show, export, show the export, compare a report with
+// itself.
 TEST(Cli, PredictsShowsExportsAndCompares) {
   const std::string db = temp("predict.db");
   const std::string exported = temp("predict_export.db");
   const std::string report = temp("predict.json");
   for (const std::string& stale : {db, exported, report}) fs::remove(stale);
-  const Outcome tuned = w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db + " --report " + report);
+  const Outcome tuned =
+      w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db + " --report " + report);
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
   EXPECT_NE(tuned.out.find("prediction"), std::string::npos) << tuned.out;
 
-  const auto shown =
-      nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
+  const auto shown = nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
   ASSERT_EQ(shown.size(), 1U);
   EXPECT_EQ(shown[0].at("gpu"), "NVIDIA A40");
   ASSERT_EQ(shown[0].at("winners").size(), 2U);
@@ -151,7 +156,9 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
 
 TEST(Cli, InspectShowsSourceAndResources) {
   const auto inspected = nlohmann::json::parse(
-      w4tune_run("inspect --json --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10", "2>/dev/null").out);
+      w4tune_run("inspect --json --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10",
+                 "2>/dev/null")
+          .out);
   EXPECT_EQ(inspected.at("arch"), "sm_86");
   EXPECT_NE(inspected.at("source").get<std::string>().find("mma_pipe.cuh"), std::string::npos);
   EXPECT_GT(inspected.at("registers").get<int>(), 0);

@@ -26,12 +26,14 @@ void expect_golden(const std::string& name, const std::string& got) {
   std::ostringstream expected;
   expected << stream.rdbuf();
   ASSERT_TRUE(stream) << path << " is missing: run with W4_UPDATE_GOLDEN=1";
-  EXPECT_EQ(got, expected.str()) << "if this is meant, run with W4_UPDATE_GOLDEN=1 and look at git diff";
+  EXPECT_EQ(got, expected.str())
+      << "if this is meant, run with W4_UPDATE_GOLDEN=1 and look at git diff";
 }
 
 std::string output_of(const std::string& arguments) {
   // The defaults that depend on the machine are given.
-  const std::string command = "XDG_CACHE_HOME=/cache " + std::string(W4TUNE_CLI) + " " + arguments + " 2>&1";
+  const std::string command =
+      "XDG_CACHE_HOME=/cache " + std::string(W4TUNE_CLI) + " " + arguments + " 2>&1";
   FILE* pipe = ::popen(command.c_str(), "r");
   std::string text;
   std::array<char, 4096> buffer{};
@@ -47,7 +49,8 @@ TEST(Golden, RenderedSource) {
   const KernelConfig config = parse_kernel_config(
       "mma_pipe row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
       "depth_warps=2 dequant=1 reduce=0");
-  expect_golden("mma_pipe_f16.cu", family.source(config, {Op::kGemm, 4096, 1024, 128, Dtype::kF16}));
+  expect_golden("mma_pipe_f16.cu",
+                family.source(config, {Op::kGemm, 4096, 1024, 128, Dtype::kF16}));
   expect_golden("mma_pipe_bf16_channel.cu",
                 family.source(config, {Op::kGemm, 4096, 1024, 1024, Dtype::kBF16}));
 }
@@ -59,15 +62,19 @@ TEST(Golden, PackedBytes) {
     const auto rows = static_cast<std::size_t>(weight_rows(problem));
     std::vector<std::uint8_t> nibbles(rows * 64);
     std::vector<std::uint16_t> scales(rows * 4);
-    for (std::size_t i = 0; i < nibbles.size(); ++i) nibbles[i] = static_cast<std::uint8_t>(i * 37 + 11);
+    for (std::size_t i = 0; i < nibbles.size(); ++i)
+      nibbles[i] = static_cast<std::uint8_t>(i * 37 + 11);
     for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<std::uint16_t>(i);
     std::vector<std::uint32_t> packed(weight_bytes(problem) / 4);
     std::vector<std::uint16_t> packed_scales(scale_bytes(problem) / 2);
     pack_weight(problem, nibbles.data(), NibbleEncoding::kOffset8, scales.data(), packed.data(),
                 packed_scales.data());
-    std::string text = "weight " + sha256_hex({reinterpret_cast<const char*>(packed.data()), packed.size() * 4});
+    std::string text =
+        "weight " + sha256_hex({reinterpret_cast<const char*>(packed.data()), packed.size() * 4});
     text += "\nscales " +
-            sha256_hex({reinterpret_cast<const char*>(packed_scales.data()), packed_scales.size() * 2}) + "\n";
+            sha256_hex(
+                {reinterpret_cast<const char*>(packed_scales.data()), packed_scales.size() * 2}) +
+            "\n";
     expect_golden("packed_" + std::string(to_string(op)) + ".txt", text);
   }
 }
@@ -77,7 +84,9 @@ TEST(Golden, Schema) {
 }
 
 TEST(Golden, Tables) {
-  expect_golden("table.txt", format_table({{">M", "kernel", ">us"}, {"1", "a b", "1.25"}, {"1024", "c", "100.50"}}));
+  expect_golden(
+      "table.txt",
+      format_table({{">M", "kernel", ">us"}, {"1", "a b", "1.25"}, {"1024", "c", "100.50"}}));
 }
 
 TEST(Golden, Help) {

@@ -41,8 +41,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, Compiles, testing::Values("sm_80", "sm_8
 TEST(Utilities, CompileForEveryArchitecture) {
   const DeviceSources sources = device_sources_from("");
   for (const char* arch : {"sm_80", "sm_86", "sm_90a"}) {
-    const Compilation compilation =
-        Nvrtc::get().compile(sources.utilities, sources.headers, arch);
+    const Compilation compilation = Nvrtc::get().compile(sources.utilities, sources.headers, arch);
     EXPECT_TRUE(compilation.ok()) << arch << ": " << compilation.log;
   }
 }
@@ -51,8 +50,8 @@ TEST(Ptx, OfAnA40KernelIsMadeForAnyNewerGpu) {
   const MmaPipe family;
   const DeviceSources sources = device_sources_from("");
   const Problem problem{Op::kGemm, 4096, 1024, 128, Dtype::kF16};
-  const Compilation compilation = Nvrtc::get().compile(
-      family.source(corner_configs()[4], problem), sources.headers, "compute_86");
+  const Compilation compilation = Nvrtc::get().compile(family.source(corner_configs()[4], problem),
+                                                       sources.headers, "compute_86");
   ASSERT_TRUE(compilation.ok()) << compilation.log;
   EXPECT_NE(compilation.cubin.find(".target sm_86"), std::string::npos);
 }

@@ -25,8 +25,8 @@ class SilentObserver : public TuneObserver {
   void on_warning(const std::string&) override {}
 };
 
-// Tunes the problems at these M on GPU 0, with little care for speed. With a split_k other than 0 all
-// winners then give way to one small kernel that splits the depth through the workspace.
+// Tunes the problems at these M on GPU 0, with little care for speed. With a split_k other than 0
+// all winners then give way to one small kernel that splits the depth through the workspace.
 inline void tune_small_cache(const std::string& path, const std::vector<Problem>& problems,
                              const std::vector<int>& tokens, int split_k = 0) {
   TuneOptions options;
@@ -51,12 +51,11 @@ inline void tune_small_cache(const std::string& path, const std::vector<Problem>
   const std::int64_t run = store.begin_run(describe_run(options, "forced"));
   Compiler compiler(arch_name(options.device.sm), "", 1, &store);
   for (Winner& winner : store.winners(options.device)) {
-    winner.candidate = {parse_kernel_config(
-                            "mma_pipe row_tile=64 token_tile=16 depth_tile=64 stages=2 row_warps=4 "
+    winner.candidate = {
+        parse_kernel_config("mma_pipe row_tile=64 token_tile=16 depth_tile=64 stages=2 row_warps=4 "
                             "token_warps=1 depth_warps=1 dequant=1 reduce=0"),
-                        {split_k, 1}};
-    winner.footprint =
-        find_family("mma_pipe")->footprint(winner.candidate.config, winner.problem);
+        {split_k, 1}};
+    winner.footprint = find_family("mma_pipe")->footprint(winner.candidate.config, winner.problem);
     winner.compilation_key = compiler.get(winner.candidate.config, winner.problem).key;
     store.put_winners(run, winner.problem, {winner});
   }

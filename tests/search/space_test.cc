@@ -31,7 +31,8 @@ TEST(Space, EnumeratesExactlyThePointsThatKeepAllConstraints) {
 TEST(Space, CountsEveryRejectedPointOnceForItsFirstReason) {
   const Enumeration all = sample_space().enumerate();
   EXPECT_EQ(all.raw_count, 18U);
-  // a > b: (2,1), (4,1), (4,2), each with both values of c; then c = 1 with b < 4: (1,1), (1,2), (2,2).
+  // a > b: (2,1), (4,1), (4,2), each with both values of c; then c = 1 with b < 4: (1,1), (1,2),
+  // (2,2).
   EXPECT_EQ(all.rejected.at("a at most b"), 6U);
   EXPECT_EQ(all.rejected.at("c needs b = 4"), 3U);
   EXPECT_EQ(all.points.size() + 6U + 3U, all.raw_count);

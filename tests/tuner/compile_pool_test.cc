@@ -65,7 +65,7 @@ TEST(CompilePool, UrgentJobsOvertakeTheQueue) {
   pool.announce(job("later"));
   pool.announce(job("later"), true);
   go = true;
-  pool.get(job("queued"));
+  while (pool.queued_count() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(order, (std::vector<std::string>{"first", "later", "queued"}));
 }
 

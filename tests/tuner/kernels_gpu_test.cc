@@ -1,5 +1,5 @@
-// Kernels on the GPU that is here: every corner of every family against the double-precision reference,
-// at ragged M, on hostile data; and the reference itself against the CPU.
+// Kernels on the GPU that is here: every corner of every family against the double-precision
+// reference, at ragged M, on hostile data; and the reference itself against the CPU.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -155,8 +155,9 @@ TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
         for (const int split : {1, 8}) {
           const ErrorMetrics error =
               gpu_->check(load(config, problem), {config, {split, 1}}, operands, verifier, 50);
-          ASSERT_LE(error.worst_ratio, 1.0) << to_string(config) << " " << to_string(problem)
-                                            << " data " << static_cast<int>(kind) << " split " << split;
+          ASSERT_LE(error.worst_ratio, 1.0)
+              << to_string(config) << " " << to_string(problem) << " data "
+              << static_cast<int>(kind) << " split " << split;
         }
       }
     }
@@ -177,8 +178,9 @@ TEST_F(Kernels, SplitResultsAreBitIdenticalOverRepeats) {
                         gpu_->stream().handle());
       gpu_->stream().synchronize();
       std::vector<std::uint16_t> y(static_cast<std::size_t>(m) * 1024);
-      check(driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.y()), y.size() * 2),
-            "cuMemcpyDtoH");
+      check(
+          driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.y()), y.size() * 2),
+          "cuMemcpyDtoH");
       if (repeat == 0) first = y;
       ASSERT_EQ(y, first) << to_string(config) << " repeat " << repeat;
     }
@@ -237,9 +239,10 @@ TEST_F(Kernels, PackingOnTheGpuEqualsPackingOnTheCpu) {
     int groups = num_groups(problem);
     int geglu = op == Op::kGeglu ? 1 : 0;
     std::uint32_t flip = 8;
-    void* params[] = {&nibbles_at, &scales_at, &packed_at, &packed_scales_at, &rows, &n, &k, &groups,
-                      &geglu, &flip};
-    launch(gpu_->utilities().function("w4_pack_weight"), 8, 256, 0, gpu_->stream().handle(), params);
+    void* params[] = {&nibbles_at, &scales_at, &packed_at, &packed_scales_at, &rows, &n, &k,
+                      &groups,     &geglu,     &flip};
+    launch(gpu_->utilities().function("w4_pack_weight"), 8, 256, 0, gpu_->stream().handle(),
+           params);
     gpu_->stream().synchronize();
     std::vector<std::uint32_t> got(expected.size());
     packed.download(got.data(), got.size() * 4);

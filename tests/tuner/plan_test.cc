@@ -12,7 +12,8 @@ namespace w4tune {
 namespace {
 
 std::string write_plan(const std::string& text) {
-  const std::string path = (std::filesystem::temp_directory_path() / "w4tune_plan_test.json").string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "w4tune_plan_test.json").string();
   std::ofstream(path) << text;
   return path;
 }

@@ -58,10 +58,9 @@ TEST(Report, HasTheFieldsOfTheSchema) {
     EXPECT_TRUE(report.at("environment").contains(key)) << key;
   }
   const nlohmann::json& row = report.at("rows").at(0);
-  for (const char* key :
-       {"op", "n", "k", "group", "dtype", "m", "provenance", "family", "config", "split_k",
-        "time_us_median", "time_us_samples", "clock_mhz_median", "floor_us", "floor_fraction",
-        "error", "baselines"}) {
+  for (const char* key : {"op", "n", "k", "group", "dtype", "m", "provenance", "family", "config",
+                          "split_k", "time_us_median", "time_us_samples", "clock_mhz_median",
+                          "floor_us", "floor_fraction", "error", "baselines"}) {
     EXPECT_TRUE(row.contains(key)) << key;
   }
   EXPECT_EQ(row.at("baselines").at("cublaslt_f16").at("time_us_samples").size(), 2U);
@@ -82,16 +81,18 @@ TEST(Report, SurvivesAFileAndBack) {
 
 TEST(Report, SummaryNamesWhatIsLost) {
   const std::string summary = markdown_summary(report_json(sample_run(), sample_result()));
-  EXPECT_NE(summary.find("Geometric mean of the ratios over 2 cells: 1.00. The baseline is faster in 1."),
-            std::string::npos)
+  EXPECT_NE(
+      summary.find("Geometric mean of the ratios over 2 cells: 1.00. The baseline is faster in 1."),
+      std::string::npos)
       << summary;
   EXPECT_NE(summary.find("| 1024 | untuned |"), std::string::npos);
 }
 
 TEST(Report, RefusesWhatIsNotAReport) {
   const std::string path = (std::filesystem::temp_directory_path() / "w4tune_bad.json").string();
-  for (const char* text : {"", "[1]", R"({"schema": "other"})",
-                           R"({"schema": "w4tune.report/1", "environment": {}, "rows": [{"time_us_median": 1}]})"}) {
+  for (const char* text :
+       {"", "[1]", R"({"schema": "other"})",
+        R"({"schema": "w4tune.report/1", "environment": {}, "rows": [{"time_us_median": 1}]})"}) {
     std::ofstream(path) << text;
     try {
       read_report(path);

@@ -92,7 +92,8 @@ TEST(Resume, AfterSigkillNothingIsMeasuredTwice) {
     evaluated += row.at("evaluated").get<std::size_t>();
   }
   EXPECT_EQ(before + evaluated, stored_trials(db)) << "a trial was measured again";
-  EXPECT_EQ(Store::open(db, Store::Mode::kReadOnly).winners(query_device(0)).size(), kTokens.size());
+  EXPECT_EQ(Store::open(db, Store::Mode::kReadOnly).winners(query_device(0)).size(),
+            kTokens.size());
 
   // Once more: everything is known.
   ASSERT_EQ(exit_code_of(start(db, report)), 0);
