@@ -19,8 +19,8 @@ constexpr double kL2BytesPerClock = 24.0;
 
 constexpr double kOverlapNorm = 4.0;
 
-constexpr int kRegistersPerSm = 65536;
-constexpr int kReservedSmemPerCta = 1024;
+constexpr double kRegistersPerSm = 65536.0;
+constexpr double kReservedSmemPerCta = 1024.0;
 
 }  // namespace
 
@@ -50,11 +50,11 @@ std::string describe(const Rates& rates) {
 Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
   const double sms = device.sm_count;
   const double ctas = work.plan.grid;
-  const auto by_smem =
-      static_cast<double>(device.smem_sm_bytes / (work.plan.smem_bytes + kReservedSmemPerCta));
-  const double by_threads = device.threads_per_sm / static_cast<int>(work.plan.threads);
-  const double by_registers =
-      std::floor(kRegistersPerSm / (static_cast<double>(work.registers) * work.plan.threads));
+  const double threads = work.plan.threads;
+  const double by_smem = std::floor(static_cast<double>(device.smem_sm_bytes) /
+                                    (work.plan.smem_bytes + kReservedSmemPerCta));
+  const double by_threads = std::floor(device.threads_per_sm / threads);
+  const double by_registers = std::floor(kRegistersPerSm / (work.registers * threads));
   const double resident = std::max(1.0, std::min({by_smem, by_threads, by_registers}));
 
   // The busiest SM against the average: 1 when the CTAs divide evenly. CTAs that share an SM share

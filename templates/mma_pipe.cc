@@ -268,7 +268,7 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
       shape.dequant == 1 && shape.group != 0 ? (4.0 * tokens + 4.0) / group_steps : 0.0;
   const double per_fragment =
       dequant + tokens + promote + 0.5 + ((tokens + 1.0) / 2.0 + 2.0) / shape.rows();
-  const double fragments = tiles * (shape.row_tile / 16) * shape.token_warps * (problem.k / 16.0);
+  const double fragments = tiles * (shape.row_tile / 16.0) * shape.token_warps * (problem.k / 16.0);
   // Fetching: one cp.async with its address arithmetic for each 16 bytes, 32 lanes an instruction.
   const double fetches = tiles * (problem.k / static_cast<double>(shape.depth_tile)) *
                          shape.stage_bytes() / 512.0 * 4.0;

@@ -1,4 +1,6 @@
 // The list of families, and what they share.
+#include <fmt/format.h>
+
 #include <array>
 #include <fstream>
 #include <sstream>
@@ -80,12 +82,13 @@ DeviceSources device_sources_from(const std::string& device_dir) {
     const std::string name(file.name);
     std::string text(file.text);
     // gemm_args.h is shared with the host, which was compiled with it: it is never replaced.
-    if (!device_dir.empty() && name != "gemm_args.h") text = read_text(device_dir + "/" + name);
+    if (!device_dir.empty() && name != "gemm_args.h")
+      text = read_text(fmt::format("{}/{}", device_dir, name));
     if (name == "utility.cu") {
       sources.utilities = std::move(text);
       continue;
     }
-    all += name + '\0' + text + '\0';
+    all.append(name).append(1, '\0').append(text).append(1, '\0');
     sources.headers.push_back({name, std::move(text)});
   }
   sources.hash = sha256_hex(all).substr(0, 16);
