@@ -97,8 +97,11 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
     printed_ = problem;
   }
   if (!result.winner) {
-    print(fmt::format("  M {:>4}  untuned: {} candidates, {} failed", result.workload.m,
-                      result.evaluated + result.reused, result.failed));
+    const int tried = result.evaluated + result.reused;
+    print(fmt::format("  M {:>4}  untuned: {}", result.workload.m,
+                      tried == 0
+                          ? "the budget was spent before"
+                          : fmt::format("{} of {} candidates failed", result.failed, tried)));
     return;
   }
   const Winner& winner = *result.winner;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "gpu/device.h"
 #include "templates/cost.h"
@@ -98,6 +99,11 @@ class PredictedRun {
         result_.interrupted = true;
         break;
       }
+      if (options_.budget_s > 0.0 && seconds_since_start() > options_.budget_s) {
+        result_.rows.push_back({.workload = workloads[i]});
+        observer_.on_result(result_.rows.back(), result_);
+        continue;
+      }
       choose(i, rankings[i]);
     }
     store_utilities();
@@ -183,6 +189,10 @@ class PredictedRun {
     }
   }
 
+  [[nodiscard]] double seconds_since_start() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
   const TuneOptions& options_;
   Store& store_;
   TuneObserver& observer_;
@@ -190,6 +200,7 @@ class PredictedRun {
   std::int64_t run_;
   std::unique_ptr<DeviceCheck> check_;
   TuneResult result_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace

@@ -108,6 +108,8 @@ class MeasuredRun {
       }
       if (finished(workload)) {
         reuse(workload);
+      } else if (out_of_time()) {
+        finish({.workload = workload});
       } else {
         tune_workload(i, *operands, *verifier, baseline.get());
       }
@@ -124,6 +126,10 @@ class MeasuredRun {
     row.baseline = store_.find_baseline(run_, workload, baseline_name(workload.problem));
     if (row.winner) seeds_.push_back(row.winner->candidate);
     finish(std::move(row));
+  }
+
+  [[nodiscard]] bool out_of_time() const {
+    return options_.budget_s > 0.0 && seconds_since(start_) > options_.budget_s;
   }
 
   // Time this workload may take, its share of what is left of the budget.

@@ -154,6 +154,38 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   EXPECT_EQ(nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out), shown);
 }
 
+TEST(Cli, ASpentBudgetLeavesWorkloadsUntunedAndSaysSo) {
+  if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
+  const std::string db = temp("budget.db");
+  fs::remove(db);
+  const Outcome outcome = w4tune_run("--gpu a40 --budget 0.001s --shape 4096,1024 --db " + db);
+  EXPECT_EQ(outcome.exit_code, 4) << outcome.out;
+  EXPECT_NE(outcome.out.find("untuned"), std::string::npos) << outcome.out;
+}
+
+TEST(Cli, InterruptKeepsWhatIsThereAndTheSameCommandGoesOn) {
+  if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
+  const std::string db = temp("interrupt.db");
+  for (const char* suffix : {"", "-wal", "-shm"}) fs::remove(db + suffix);
+  const std::string command = "--gpu a40 --m 1,16,50,968 --threads 1 --db " + db;
+  // SIGINT as soon as the first workload has its line.
+  const std::string interrupted =
+      std::string("bash -c '") + W4TUNE_CLI + " " + command +
+      " 2>&1 & pid=$!; (sleep 4; kill -INT $pid) & wait $pid; echo rc=$?'";
+  FILE* pipe = ::popen(interrupted.c_str(), "r");
+  std::string text;
+  std::array<char, 4096> buffer{};
+  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    text.append(buffer.data(), n);
+  }
+  ::pclose(pipe);
+  const bool was_quick = text.find("rc=0") != std::string::npos;
+  EXPECT_TRUE(was_quick || text.find("interrupted") != std::string::npos) << text;
+  ASSERT_EQ(w4tune_run(command).exit_code, 0);
+  const auto shown = nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
+  EXPECT_EQ(shown.at(0).at("winners").size(), 16U);
+}
+
 TEST(Cli, InspectShowsSourceAndResources) {
   const auto inspected = nlohmann::json::parse(
       w4tune_run("inspect --json --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10",
