@@ -61,7 +61,7 @@ Point point_of(const Space& space, const Candidate& candidate);
 struct DeviceSources {
   std::vector<Header> headers;
   std::string utilities;  // templates/device/utility.cu
-  std::string hash;       // of the headers: what the cache knows them by
+  std::string hash;       // of the headers and the families' versions: what the cache knows them by
 };
 
 // Reads the embedded text, or that of `device_dir` if it is not empty (to try an edited kernel

@@ -91,6 +91,8 @@ DeviceSources device_sources_from(const std::string& device_dir) {
     all.append(name).append(1, '\0').append(text).append(1, '\0');
     sources.headers.push_back({name, std::move(text)});
   }
+  for (const Family* family : families())
+    all += fmt::format("{} {}\n", family->id(), family->version());
   sources.hash = sha256_hex(all).substr(0, 16);
   return sources;
 }

@@ -35,7 +35,6 @@ class Compiler {
 
   [[nodiscard]] const std::string& arch() const { return arch_; }
   [[nodiscard]] const std::string& source_hash() const { return source_hash_; }
-  [[nodiscard]] int compiled_count() const { return pool_->compiled_count(); }
 
  private:
   CompileJob job(const KernelConfig& config, const Problem& problem);
