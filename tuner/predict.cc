@@ -100,7 +100,8 @@ class PredictedRun {
         break;
       }
       if (options_.budget_s > 0.0 && seconds_since_start() > options_.budget_s) {
-        result_.rows.push_back({.workload = workloads[i]});
+        result_.rows.emplace_back();
+        result_.rows.back().workload = workloads[i];
         observer_.on_result(result_.rows.back(), result_);
         continue;
       }

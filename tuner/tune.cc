@@ -109,7 +109,9 @@ class MeasuredRun {
       if (finished(workload)) {
         reuse(workload);
       } else if (out_of_time()) {
-        finish({.workload = workload});
+        WorkloadResult row;
+        row.workload = workload;
+        finish(std::move(row));
       } else {
         tune_workload(i, *operands, *verifier, baseline.get());
       }
