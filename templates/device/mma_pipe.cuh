@@ -3,17 +3,14 @@
 //
 // Weights are the 16-row operand and tokens the 8-column operand, so M is padded to 8, not to 16.
 //
-//                    tokens (M)                          one CTA: kRowTile x kTokenTile outputs
-//                    over a
-//              +--------+--------+- - -+                 1/split_k share of the depth, walked in
-//              steps
-//   rows (N)   | CTA    |        |     |                 of kDepthTile through kStages buffers:
-//   kRowTile   | tile   |        |     |
-//              +--------+--------+- - -+                   w  [kRowTile/16][kDepthTile/64][512 B]
-//              L0 |        |        |     |                   x  [kTokenTile][kDepthTile]  16-byte
-//              chunks
-//              +--------+--------+- - -+                      swizzled by token % 8
-//               kTokenTile                                 s  [kRowTile/16][groups of a step][16]
+//                  tokens (M)            one CTA: kRowTile x kTokenTile outputs over a share
+//            +--------+--------+- - -+   1/split_k of the depth, walked in steps of kDepthTile
+//   rows (N) | CTA    |        |     |   through kStages buffers:
+//   kRowTile | tile   |        |     |     w  [kRowTile/16][kDepthTile/64][512 B]  layout L0
+//            +--------+--------+- - -+     x  [kTokenTile][kDepthTile]  16-byte chunks, swizzled
+//            |        |        |     |        by token % 8
+//            +--------+--------+- - -+     s  [kRowTile/16][groups of a step][16]
+//            kTokenTile
 //
 //   Warps: kRowWarps x kTokenWarps share the tile; kDepthWarps share each step's depth and are
 //   summed through shared memory. The split_k CTAs of a tile add their FP32 sums in the order of
@@ -491,7 +488,7 @@ struct MmaPipe {
       }
     }
     // One thread's release covers the stores of all: the barrier orders them before it. A fence in
-    // every thread, before and after the vote, cost about 1 us (docs/kernels.md).
+    // every thread, before and after the vote, cost 0.5 us (docs/kernels.md).
     barrier();
     const u32 vote = shared;  // one word of shared memory: how many came before
     if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));

@@ -141,9 +141,6 @@ __device__ __forceinline__ u16 load_global_u16(const void* address) {
 
 __device__ __forceinline__ void barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
 
-// Makes this thread's writes visible to the whole GPU before what follows.
-__device__ __forceinline__ void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
-
 // Adds one and returns the value before, ordering the memory accesses around it GPU-wide.
 __device__ __forceinline__ u32 atomic_increment(u32* address) {
   u32 r;

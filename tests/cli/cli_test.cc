@@ -1,36 +1,21 @@
 // The program as a user meets it: what it prints, and its exit codes. No GPU is assumed.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "gpu/device.h"
+#include "tests/cli/run_command.h"
 
 namespace w4tune {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Outcome {
-  int exit_code = -1;
-  std::string out;  // standard output and standard error
-};
-
-Outcome w4tune_run(const std::string& arguments, const std::string& redirect = "2>&1") {
-  const std::string command = std::string(W4TUNE_CLI) + " " + arguments + " " + redirect;
-  FILE* pipe = ::popen(command.c_str(), "r");
-  Outcome outcome;
-  std::array<char, 4096> buffer{};
-  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-    outcome.out.append(buffer.data(), n);
-  }
-  const int status = ::pclose(pipe);
-  outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-  return outcome;
+CommandResult w4tune_run(const std::string& arguments, const std::string& redirect = "2>&1") {
+  return run_command(std::string(W4TUNE_CLI) + " " + arguments + " " + redirect);
 }
 
 std::string temp(const std::string& name) {
@@ -46,7 +31,7 @@ int lines(const std::string& text) {
 TEST(Cli, HelpExplainsEveryCommandWithExamples) {
   EXPECT_EQ(w4tune_run("--help").exit_code, 0);
   for (const char* command : {"tune", "bench", "show", "inspect", "compare", "export", "doctor"}) {
-    const Outcome help = w4tune_run(std::string(command) + " --help");
+    const CommandResult help = w4tune_run(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find(std::string("w4tune ") + command), std::string::npos) << help.out;
     EXPECT_NE(w4tune_run("--help").out.find(command), std::string::npos);
@@ -61,10 +46,10 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
         "show --problem gemm_n1", "compare a.json", "--plan x.json --m 3 --gpu a40",
         "inspect --gpu a40 --config nonsense",
         "inspect --gpu a40 --problem geglu_n4096_k1024_g128_f16"}) {
-    const Outcome outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
+    const CommandResult outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
     const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
                           std::string(arguments).rfind("compare", 0) != 0;
-    const Outcome plain = takes_db ? outcome : w4tune_run(arguments);
+    const CommandResult plain = takes_db ? outcome : w4tune_run(arguments);
     EXPECT_EQ(plain.exit_code, 2) << arguments << ": " << plain.out;
     EXPECT_EQ(lines(plain.out), 1) << arguments << ": " << plain.out;
   }
@@ -76,7 +61,7 @@ TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
        {std::string("show --db /no/such.db"), std::string("export x.db --db /no/such.db"),
         std::string("compare /no/a.json /no/b.json"),
         std::string("--gpu a40 --plan /no/plan.json")}) {
-    const Outcome outcome = w4tune_run(arguments);
+    const CommandResult outcome = w4tune_run(arguments);
     EXPECT_EQ(outcome.exit_code, 1) << arguments << ": " << outcome.out;
     EXPECT_EQ(lines(outcome.out), 1) << arguments << ": " << outcome.out;
   }
@@ -84,7 +69,7 @@ TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
 
 TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
   if (device_count() > 0) GTEST_SKIP() << "this machine has a GPU";
-  const Outcome outcome = w4tune_run("--gpu auto --db " + temp("none.db"));
+  const CommandResult outcome = w4tune_run("--gpu auto --db " + temp("none.db"));
   EXPECT_EQ(outcome.exit_code, 3) << outcome.out;
   EXPECT_EQ(lines(outcome.out), 1);
   EXPECT_NE(outcome.out.find("--gpu a40"), std::string::npos);
@@ -92,7 +77,7 @@ TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
 }
 
 TEST(Cli, DoctorReportsEveryPart) {
-  const Outcome text = w4tune_run("doctor --db " + temp("doctor.db"));
+  const CommandResult text = w4tune_run("doctor --db " + temp("doctor.db"));
   for (const char* part : {"NVRTC", "GPU", "cuBLASLt", "cache"}) {
     EXPECT_NE(text.out.find(part), std::string::npos) << part;
   }
@@ -103,7 +88,7 @@ TEST(Cli, DoctorReportsEveryPart) {
 }
 
 TEST(Cli, ExplainCountsTheSpace) {
-  const Outcome outcome =
+  const CommandResult outcome =
       w4tune_run("--explain --json --gpu a40 --m 10 --shape 4096,1024", "2>/dev/null");
   ASSERT_EQ(outcome.exit_code, 0);
   const auto rows = nlohmann::json::parse(outcome.out);
@@ -122,7 +107,7 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   const std::string exported = temp("predict_export.db");
   const std::string report = temp("predict.json");
   for (const std::string& stale : {db, exported, report}) fs::remove(stale);
-  const Outcome tuned =
+  const CommandResult tuned =
       w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db + " --report " + report);
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
@@ -138,7 +123,7 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
     EXPECT_LE(winner.at("smem_bytes").get<int>(), 99 * 1024);
   }
 
-  const Outcome export_run = w4tune_run("export " + exported + " --db " + db);
+  const CommandResult export_run = w4tune_run("export " + exported + " --db " + db);
   ASSERT_EQ(export_run.exit_code, 0) << export_run.out;
   const auto again =
       nlohmann::json::parse(w4tune_run("show --json --db " + exported, "2>/dev/null").out);
@@ -158,7 +143,8 @@ TEST(Cli, ASpentBudgetLeavesWorkloadsUntunedAndSaysSo) {
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   const std::string db = temp("budget.db");
   fs::remove(db);
-  const Outcome outcome = w4tune_run("--gpu a40 --budget 0.001s --shape 4096,1024 --db " + db);
+  const CommandResult outcome =
+      w4tune_run("--gpu a40 --budget 0.001s --shape 4096,1024 --db " + db);
   EXPECT_EQ(outcome.exit_code, 4) << outcome.out;
   EXPECT_NE(outcome.out.find("untuned"), std::string::npos) << outcome.out;
 }
@@ -172,13 +158,7 @@ TEST(Cli, InterruptKeepsWhatIsThereAndTheSameCommandGoesOn) {
   const std::string interrupted =
       std::string("bash -c '") + W4TUNE_CLI + " " + command +
       " 2>&1 & pid=$!; (sleep 4; kill -INT $pid) & wait $pid; echo rc=$?'";
-  FILE* pipe = ::popen(interrupted.c_str(), "r");
-  std::string text;
-  std::array<char, 4096> buffer{};
-  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-    text.append(buffer.data(), n);
-  }
-  ::pclose(pipe);
+  const std::string text = run_command(interrupted).out;
   const bool was_quick = text.find("rc=0") != std::string::npos;
   EXPECT_TRUE(was_quick || text.find("interrupted") != std::string::npos) << text;
   ASSERT_EQ(w4tune_run(command).exit_code, 0);

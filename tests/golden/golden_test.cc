@@ -1,8 +1,6 @@
 // Texts and bytes that must not change unnoticed. W4_UPDATE_GOLDEN=1 rewrites the expected files.
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -12,6 +10,7 @@
 #include "core/weight_layout.h"
 #include "generated/cache_sql.h"
 #include "templates/mma_pipe.h"
+#include "tests/cli/run_command.h"
 
 namespace w4tune {
 namespace {
@@ -32,16 +31,8 @@ void expect_golden(const std::string& name, const std::string& got) {
 
 std::string output_of(const std::string& arguments) {
   // The defaults that depend on the machine are given.
-  const std::string command =
-      "XDG_CACHE_HOME=/cache " + std::string(W4TUNE_CLI) + " " + arguments + " 2>&1";
-  FILE* pipe = ::popen(command.c_str(), "r");
-  std::string text;
-  std::array<char, 4096> buffer{};
-  for (std::size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-    text.append(buffer.data(), n);
-  }
-  ::pclose(pipe);
-  return text;
+  return run_command("XDG_CACHE_HOME=/cache " + std::string(W4TUNE_CLI) + " " + arguments + " 2>&1")
+      .out;
 }
 
 TEST(Golden, RenderedSource) {
