@@ -44,6 +44,7 @@ const std::map<std::string, Names> kThirdParty = {
     {"cuda.h", {"gpu", "tuner", "runtime"}},
     {"nvrtc.h", {"gpu"}},
     {"cublasLt.h", {"tuner"}},
+    {"boost", {}},
     {"gtest", {}},
     {"gmock", {}},
     {"benchmark", {}},

@@ -1,9 +1,10 @@
 // The only door to the hardware: one wrapper per instruction, named after what it does.
 //
 // Nothing of the toolkit is included, so NVRTC needs no include path, and a kernel written over
-// these wrappers can be given another meaning of them. Shared memory is addressed by 32-bit byte
-// offsets (the .shared window); registers hold packed pairs of FP16 or BF16 as u32, the lower half
-// first.
+// these wrappers can be given another meaning of them: W4_HOST_TWIN names a header that stands in
+// for everything between the two marks below, and the kernels run without a GPU (tests/twin).
+// Shared memory is addressed by 32-bit byte offsets (the .shared window); registers hold packed
+// pairs of FP16 or BF16 as u32, the lower half first.
 #pragma once
 
 namespace w4 {
@@ -18,6 +19,14 @@ struct alignas(16) U32x4 {
 struct alignas(16) F32x4 {
   float v[4];
 };
+
+}  // namespace w4
+
+#if defined(W4_HOST_TWIN)
+#include W4_HOST_TWIN
+#else
+
+namespace w4 {
 
 // ---- where am I -------------------------------------------------------------------------------
 
@@ -46,6 +55,12 @@ __device__ __forceinline__ F32x4 load_shared_f32x4(u32 address) {
                : "=f"(r.v[0]), "=f"(r.v[1]), "=f"(r.v[2]), "=f"(r.v[3])
                : "r"(address));
   return r;
+}
+
+__device__ __forceinline__ void store_shared_16(u32 address, const U32x4& value) {
+  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(value.v[0]),
+               "r"(value.v[1]), "r"(value.v[2]), "r"(value.v[3])
+               : "memory");
 }
 
 __device__ __forceinline__ void store_shared_f32x4(u32 address, const float* v) {
@@ -109,6 +124,26 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// What the launch only reads and one CTA alone wants, such as weights: through the read-only path,
+// leaving nothing in L1.
+__device__ __forceinline__ U32x4 load_global_16(const void* address) {
+  U32x4 r;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3])
+               : "l"(address));
+  return r;
+}
+
+// What several warps of a CTA want, such as activations: kept in L1.
+__device__ __forceinline__ U32x4 load_global_16_cached(const void* address) {
+  U32x4 r;
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3])
+               : "l"(address)
+               : "memory");
+  return r;
+}
+
 // Partials live in L2: no stale line of L1 may answer.
 __device__ __forceinline__ F32x4 load_global_l2(const float* address) {
   F32x4 r;
@@ -141,6 +176,16 @@ __device__ __forceinline__ u16 load_global_u16(const void* address) {
 
 __device__ __forceinline__ void barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
 
+// Barrier `id` (1..15) of `threads` threads of the CTA, a multiple of 32.
+__device__ __forceinline__ void barrier_named(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Orders the memory accesses of a warp's lanes.
+__device__ __forceinline__ void warp_sync() {
+  asm volatile("bar.warp.sync 0xffffffff;" ::: "memory");
+}
+
 // Adds one and returns the value before, ordering the memory accesses around it GPU-wide.
 __device__ __forceinline__ u32 atomic_increment(u32* address) {
   u32 r;
@@ -150,6 +195,34 @@ __device__ __forceinline__ u32 atomic_increment(u32* address) {
 
 __device__ __forceinline__ void store_global_u32(u32* address, u32 value) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
+// ---- between the lanes of a warp --------------------------------------------------------------
+
+// The value of lane `lane ^ mask`.
+__device__ __forceinline__ u32 shuffle_xor(u32 value, int mask) {
+  u32 r;
+  asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;"
+               : "=r"(r)
+               : "r"(value), "r"(mask));
+  return r;
+}
+
+__device__ __forceinline__ float shuffle_xor(float value, int mask) {
+  return __uint_as_float(shuffle_xor(__float_as_uint(value), mask));
+}
+
+// The value of lane `lane + delta`; the last `delta` lanes keep their own.
+__device__ __forceinline__ u32 shuffle_down(u32 value, int delta) {
+  u32 r;
+  asm volatile("shfl.sync.down.b32 %0, %1, %2, 0x1f, 0xffffffff;"
+               : "=r"(r)
+               : "r"(value), "r"(delta));
+  return r;
+}
+
+__device__ __forceinline__ float shuffle_down(float value, int delta) {
+  return __uint_as_float(shuffle_down(__float_as_uint(value), delta));
 }
 
 // ---- clusters (sm_90) -------------------------------------------------------------------------
@@ -185,14 +258,31 @@ __device__ __forceinline__ u32 and_or(u32 a, u32 b, u32 c) {
   return r;
 }
 
-// The same 16-bit value in both halves.
-__device__ __forceinline__ u32 pair_of(u16 value) {
-  return static_cast<u32>(value) | (static_cast<u32>(value) << 16);
+// Four bytes of the eight in a (0..3) and b (4..7): nibble i of `selector`, below 8, is the number
+// of byte i of the result.
+__device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) {
+  u32 r;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
+  return r;
 }
 
-// Two 16-bit values, the first in the lower half.
-__device__ __forceinline__ u32 pair_of(u16 low, u16 high) {
-  return static_cast<u32>(low) | (static_cast<u32>(high) << 16);
+__device__ __forceinline__ float fma_f32(float a, float b, float c) {
+  float r;
+  asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c));
+  return r;
+}
+
+// 2^x and 1/x within 2 units in the last place; denormal results are zero.
+__device__ __forceinline__ float exp2_f32(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+__device__ __forceinline__ float reciprocal_f32(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
 }
 
 // FP16 and BF16 differ in their instructions only.
@@ -260,5 +350,29 @@ struct BF16 {
           "f"(c[2]), "f"(c[3]));
   }
 };
+
+}  // namespace w4
+
+#endif  // W4_HOST_TWIN
+
+namespace w4 {
+
+// ---- made of the above ------------------------------------------------------------------------
+
+// The same 16-bit value in both halves.
+__device__ __forceinline__ u32 pair_of(u16 value) {
+  return static_cast<u32>(value) | (static_cast<u32>(value) << 16);
+}
+
+// Two 16-bit values, the first in the lower half.
+__device__ __forceinline__ u32 pair_of(u16 low, u16 high) {
+  return static_cast<u32>(low) | (static_cast<u32>(high) << 16);
+}
+
+// Within 2e-7 everywhere; +-1 for large x, because exp2 ends in infinity and zero.
+__device__ __forceinline__ float tanh_f32(float x) {
+  constexpr float kTwoLog2E = 2.88539008F;
+  return fma_f32(-2.0F, reciprocal_f32(1.0F + exp2_f32(kTwoLog2E * x)), 1.0F);
+}
 
 }  // namespace w4

@@ -1,0 +1,74 @@
+// RaceWatch: which thread touched which 2 bytes when, and whether something ordered the accesses.
+//
+// A Clock counts a thread's own time in steps of its synchronisations, and knows for every thread
+// of the launch the time up to which it has seen that thread's work. An access conflicts with an
+// earlier one of another thread, one of the two a write, unless the clock has seen its time.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+namespace w4::twin {
+
+using ClockTimes = std::vector<std::uint32_t>;  // by thread of the launch
+
+struct Clock {
+  std::uint32_t thread = 0;
+  std::uint32_t now = 1;
+  std::shared_ptr<const ClockTimes> seen;  // shared by all who left a barrier together
+
+  // What others released at one place is seen from here on, and what this thread has seen and done
+  // goes there.
+  void acquire_and_release(ClockTimes& place);
+};
+
+// A barrier: everyone has seen what any of them has seen or done.
+void synchronize(const std::vector<Clock*>& clocks);
+
+struct Conflict {
+  const char* what;     // the two accesses, up to "of"
+  std::uint32_t other;  // thread of the earlier one
+  std::uint64_t address;
+};
+
+class RaceWatch {
+ public:
+  std::optional<Conflict> read(const Clock& clock, std::uint64_t address, std::size_t bytes);
+  std::optional<Conflict> write(const Clock& clock, std::uint64_t address, std::size_t bytes);
+
+  // From launch to landing nobody may touch the destination of a copy.
+  std::optional<Conflict> launch_copy(const Clock& clock, std::uint64_t address, std::size_t bytes);
+  void land(const Clock& clock, std::uint64_t address, std::size_t bytes);
+
+  [[nodiscard]] bool was_written(std::uint64_t address, std::size_t bytes) const;
+
+ private:
+  struct Access {
+    std::uint32_t thread = 0;
+    std::uint32_t time = 0;  // 0: never
+  };
+  struct Cell {
+    Access write;
+    Access copy;                // in flight
+    std::vector<Access> reads;  // since the last write, none of which the others have seen
+  };
+  static constexpr std::uint64_t kCellBytes = 2;
+  static constexpr std::uint64_t kPageCells = 256;
+  using Page = std::array<Cell, kPageCells>;
+
+  static bool conflicts(const Clock& clock, const Access& earlier);
+  Cell& cell(std::uint64_t number);
+  template <class Visit>
+  std::optional<Conflict> visit(std::uint64_t address, std::size_t bytes, Visit visit_cell);
+
+  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;
+  std::uint64_t last_number_ = ~std::uint64_t{0};  // of the page used last
+  Page* last_page_ = nullptr;
+};
+
+}  // namespace w4::twin

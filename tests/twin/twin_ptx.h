@@ -1,0 +1,289 @@
+// The wrappers of templates/device/ptx.cuh on the host twin; included by that file alone, in place
+// of the instructions.
+//
+// Arithmetic is exact and rounded once: a packed operation to FP16 or BF16, an mma (16 products and
+// the addend, in double) to FP32. Tensor cores truncate a little where they align products, so a
+// result here is closer to the truth than theirs. Denormals count.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+#include "core/half.h"
+#include "tests/twin/host_twin.h"
+
+#define __device__
+#define __forceinline__ inline
+
+namespace w4 {
+
+inline int thread_index() { return twin::thread_index(); }
+inline int block_index() { return twin::block_index(); }
+inline u32 shared_base() { return twin::kSharedBase; }
+
+// ---- shared memory ----------------------------------------------------------------------------
+
+template <class Value>
+Value load_shared_value(u32 address) {
+  Value value;
+  twin::load_shared(address, &value, sizeof(value));
+  return value;
+}
+
+inline U32x4 load_shared_16(u32 address) { return load_shared_value<U32x4>(address); }
+inline F32x4 load_shared_f32x4(u32 address) { return load_shared_value<F32x4>(address); }
+inline u16 load_shared_u16(u32 address) { return load_shared_value<u16>(address); }
+inline u32 load_shared_u32(u32 address) { return load_shared_value<u32>(address); }
+
+inline void store_shared_16(u32 address, const U32x4& value) {
+  twin::store_shared(address, &value, 16);
+}
+inline void store_shared_f32x4(u32 address, const float* v) { twin::store_shared(address, v, 16); }
+inline void store_shared_u16(u32 address, u16 value) { twin::store_shared(address, &value, 2); }
+inline void store_shared_u32(u32 address, u32 value) { twin::store_shared(address, &value, 4); }
+
+// Only the addresses of the first 8 * kMatrices lanes count.
+template <std::size_t kMatrices>
+void ldmatrix(const char* name, u32 address, u32 (&r)[kMatrices]) {
+  struct Lane {
+    u32 address;
+    u32* r;
+  };
+  Lane mine{address, r};
+  twin::collective(name, mine, [](const auto& lanes) {
+    for (std::size_t matrix = 0; matrix < kMatrices; ++matrix) {
+      for (std::size_t row = 0; row < 8; ++row) {
+        const u32 from = lanes[8 * matrix + row]->address;
+        if (from % 16 != 0) twin::fail("ldmatrix wants rows aligned to 16 bytes");
+        for (u32 t = 0; t < 4; ++t) {
+          const std::size_t lane = 4 * row + t;
+          twin::load_shared_as(static_cast<int>(lane), from + 4 * t, &lanes[lane]->r[matrix], 4);
+        }
+      }
+    }
+  });
+}
+
+inline void ldmatrix_x4(u32 address, u32& r0, u32& r1, u32& r2, u32& r3) {
+  u32 r[4];
+  ldmatrix("ldmatrix_x4", address, r);
+  r0 = r[0];
+  r1 = r[1];
+  r2 = r[2];
+  r3 = r[3];
+}
+
+inline void ldmatrix_x2(u32 address, u32& r0, u32& r1) {
+  u32 r[2];
+  ldmatrix("ldmatrix_x2", address, r);
+  r0 = r[0];
+  r1 = r[1];
+}
+
+// ---- global memory ----------------------------------------------------------------------------
+
+inline void cp_async_16(u32 shared, const void* global, bool valid) {
+  twin::copy_async(shared, valid ? global : nullptr);
+}
+inline void cp_async_commit() { twin::commit_copies(); }
+
+template <int kPending>
+void cp_async_wait() {
+  twin::wait_copies(kPending);
+}
+
+inline U32x4 load_global_16(const void* address) {
+  U32x4 r;
+  twin::load_global_constant(address, &r, 16);
+  return r;
+}
+
+inline U32x4 load_global_16_cached(const void* address) {
+  U32x4 r;
+  twin::load_global(address, &r, 16);
+  return r;
+}
+
+inline u16 load_global_u16(const void* address) {
+  u16 r;
+  twin::load_global_constant(address, &r, 2);
+  return r;
+}
+
+inline F32x4 load_global_l2(const float* address) {
+  F32x4 r;
+  twin::load_global(address, &r, 16);
+  return r;
+}
+
+inline void store_global_l2(float* address, const float* v) { twin::store_global(address, v, 16); }
+inline void store_global_16(void* address, const U32x4& value) {
+  twin::store_global(address, &value, 16);
+}
+
+// ---- synchronisation --------------------------------------------------------------------------
+
+inline void barrier() { twin::barrier_of_block(); }
+inline void barrier_named(int id, int threads) { twin::barrier(id, threads); }
+inline void warp_sync() { twin::warp_sync(); }
+
+inline u32 atomic_increment(u32* address) { return twin::atomic_increment(address); }
+
+// A relaxed store races with nothing.
+inline void store_global_u32(u32* address, u32 value) { *address = value; }
+
+// ---- between the lanes of a warp --------------------------------------------------------------
+
+// Every lane receives the value of lane source(lane), or keeps its own where there is no such lane.
+template <class Source>
+u32 shuffle(const char* name, u32 value, Source source) {
+  struct Lane {
+    u32 value;
+    int source;
+    u32 result;
+  };
+  const int lane = thread_index() % twin::kLanes;
+  Lane mine{value, source(lane), 0};
+  twin::collective(name, mine, [](const auto& lanes) {
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      const int from = lanes[i]->source;
+      const bool exists = from >= 0 && from < twin::kLanes;
+      lanes[i]->result = lanes[exists ? static_cast<std::size_t>(from) : i]->value;
+    }
+  });
+  return mine.result;
+}
+
+inline u32 shuffle_xor(u32 value, int mask) {
+  return shuffle("shuffle_xor", value, [mask](int lane) { return lane ^ mask; });
+}
+inline float shuffle_xor(float value, int mask) {
+  return std::bit_cast<float>(shuffle_xor(std::bit_cast<u32>(value), mask));
+}
+inline u32 shuffle_down(u32 value, int delta) {
+  return shuffle("shuffle_down", value, [delta](int lane) { return lane + delta; });
+}
+inline float shuffle_down(float value, int delta) {
+  return std::bit_cast<float>(shuffle_down(std::bit_cast<u32>(value), delta));
+}
+
+// ---- clusters (sm_90) -------------------------------------------------------------------------
+
+inline void cluster_barrier() { twin::fail("clusters are not in the twin"); }
+inline u32 cluster_address(u32, int) { twin::fail("clusters are not in the twin"); }
+inline F32x4 load_cluster_f32x4(u32) { twin::fail("clusters are not in the twin"); }
+
+// ---- arithmetic -------------------------------------------------------------------------------
+
+inline u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
+
+inline u32 permute_bytes(u32 a, u32 b, u32 selector) {
+  const auto bytes = (static_cast<u64>(b) << 32) | a;
+  u32 result = 0;
+  for (u32 i = 0; i < 4; ++i) {
+    const u32 number = (selector >> (4 * i)) & 15;
+    if (number > 7) twin::fail("permute_bytes copies no signs");
+    result |= static_cast<u32>((bytes >> (8 * number)) & 0xff) << (8 * i);
+  }
+  return result;
+}
+
+inline float fma_f32(float a, float b, float c) { return std::fma(a, b, c); }
+inline float exp2_f32(float x) { return std::exp2(x); }
+inline float reciprocal_f32(float x) {
+  return x == 0.0F ? std::copysign(INFINITY, x) : 1.0F / x;  // UBSan minds 1 / 0
+}
+
+// The float towards zero of `exact`, its last bit set where anything was cut off. Rounding that
+// again, to fewer bits, rounds `exact` correctly.
+inline float rounded_to_odd(double exact) {
+  auto nearest = static_cast<float>(exact);
+  if (static_cast<double>(nearest) == exact || !std::isfinite(nearest)) return nearest;
+  if (std::abs(static_cast<double>(nearest)) > std::abs(exact)) {
+    nearest = std::nextafter(nearest, 0.0F);
+  }
+  return std::bit_cast<float>(std::bit_cast<u32>(nearest) | 1U);
+}
+
+// operation(i) of both halves, rounded to a 16-bit format.
+template <class Operation>
+u32 packed(u16 (*round)(float), Operation operation) {
+  const u32 low = round(rounded_to_odd(operation(0)));
+  const u32 high = round(rounded_to_odd(operation(16)));
+  return low | (high << 16);
+}
+
+// d = a * b + c of one warp: lane 4g + t holds
+//   a  rows g, g+8 (a[0], a[1]) at depth 2t, 2t+1; the same at depth 2t+8, 2t+9 (a[2], a[3])
+//   b  column g at depth 2t, 2t+1 (b[0]) and 2t+8, 2t+9 (b[1])
+//   c  row g, columns 2t, 2t+1 (c[0], c[1]); row g+8 (c[2], c[3])
+template <float (*kToF32)(u16)>
+void mma_m16n8k16(const char* name, float* d, const u32* a, const u32* b, const float* c) {
+  struct Lane {
+    const u32* a;
+    const u32* b;
+    const float* c;
+    float d[4];
+  };
+  Lane mine{a, b, c, {}};
+  twin::collective(name, mine, [](const auto& lanes) {
+    double rows[16][16];    // (row, depth)
+    double columns[8][16];  // (column, depth)
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+      const std::size_t g = lane / 4;
+      for (std::size_t i = 0; i < 8; ++i) {  // register i / 2, half i % 2
+        const std::size_t depth = lane % 4 * 2 + i / 4 * 8 + i % 2;
+        const auto half = [i](u32 pair) { return static_cast<u16>(pair >> (16 * (i % 2))); };
+        rows[g + i / 2 % 2 * 8][depth] = kToF32(half(lanes[lane]->a[i / 2]));
+        if (i / 2 % 2 == 0) columns[g][depth] = kToF32(half(lanes[lane]->b[i / 4]));
+      }
+    }
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+      for (std::size_t i = 0; i < 4; ++i) {
+        const double* const row = rows[lane / 4 + i / 2 * 8];
+        const double* const column = columns[lane % 4 * 2 + i % 2];
+        double sum = lanes[lane]->c[i];
+        for (std::size_t depth = 0; depth < 16; ++depth) sum += row[depth] * column[depth];
+        lanes[lane]->d[i] = static_cast<float>(sum);
+      }
+    }
+  });
+  for (std::size_t i = 0; i < 4; ++i) d[i] = mine.d[i];
+}
+
+struct F16 {
+  static float to_f32(u16 bits) { return w4tune::f16_to_float(bits); }
+  static u16 from_f32(float value) { return w4tune::f16_from_float(value); }
+  static double half(u32 pair, int shift) { return to_f32(static_cast<u16>(pair >> shift)); }
+  static u32 sub2(u32 a, u32 b) {
+    return packed(from_f32, [=](int at) { return half(a, at) - half(b, at); });
+  }
+  static u32 mul2(u32 a, u32 b) {
+    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at); });
+  }
+  static u32 fma2(u32 a, u32 b, u32 c) {
+    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at) + half(c, at); });
+  }
+  static void mma(float* d, const u32* a, const u32* b, const float* c) {
+    mma_m16n8k16<to_f32>("mma of FP16", d, a, b, c);
+  }
+};
+
+struct BF16 {
+  static float to_f32(u16 bits) { return w4tune::bf16_to_float(bits); }
+  static u16 from_f32(float value) { return w4tune::bf16_from_float(value); }
+  static double half(u32 pair, int shift) { return to_f32(static_cast<u16>(pair >> shift)); }
+  static u32 mul2(u32 a, u32 b) {
+    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at); });
+  }
+  static u32 fma2(u32 a, u32 b, u32 c) {
+    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at) + half(c, at); });
+  }
+  static void mma(float* d, const u32* a, const u32* b, const float* c) {
+    mma_m16n8k16<to_f32>("mma of BF16", d, a, b, c);
+  }
+};
+
+}  // namespace w4
