@@ -540,10 +540,10 @@ struct MmaPipe {
       }
     }
     barrier();
-    constexpr int kTokenChunks = Config::kRowTile / 8;
-    for (int chunk = thread; chunk < Config::kTokenTile * kTokenChunks; chunk += kThreads) {
-      const int token = chunk / kTokenChunks;
-      const int column = chunk % kTokenChunks * 8;
+    constexpr int kOutputChunks = Config::kRowTile / 8;  // of one token
+    for (int chunk = thread; chunk < Config::kTokenTile * kOutputChunks; chunk += kThreads) {
+      const int token = chunk / kOutputChunks;
+      const int column = chunk % kOutputChunks * 8;
       if (token_begin + token >= args.m || row_begin + column >= args.n) continue;
       if constexpr (kCluster) {
         const int row_fragment = column / 16;

@@ -1,5 +1,5 @@
 // y = x * dequant(w)^T in double on the CPU, with the bound an FP16 or BF16 result must keep
-// (docs/kernels.md, "Error bounds": the wider one, of dequantisation D0).
+// (docs/kernels.md, "Error bounds").
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,14 @@ struct Reference {
   std::vector<double> bound;  // [m, n]
 };
 
-inline Reference reference(const Problem& problem, const HostOperands& host, int m) {
+// What a dequantisation mode leaves in the operand besides the weight, to be subtracted later.
+inline double offset_in_operand(int dequant) {
+  return dequant == 2 ? 8.0 : dequant == 3 ? 24.0 : 0.0;
+}
+
+// `dequant` is the kernel's mode; D0, of 0, has the widest bound.
+inline Reference reference(const Problem& problem, const HostOperands& host, int m,
+                           int dequant = 0) {
   const auto n = static_cast<std::size_t>(problem.n);
   const auto k = static_cast<std::size_t>(problem.k);
   const auto group = static_cast<std::size_t>(problem.group_size);
@@ -31,11 +38,13 @@ inline Reference reference(const Problem& problem, const HostOperands& host, int
   result.y.resize(static_cast<std::size_t>(m) * n);
   result.bound.resize(result.y.size());
   std::vector<double> w(k);
+  std::vector<double> operand(k);
   for (std::size_t row = 0; row < n; ++row) {
     for (std::size_t d = 0; d < k; ++d) {
       const int nibble = (host.nibbles[row * k / 2 + d / 2] >> (4 * (d % 2))) & 15;
-      w[d] = (nibble - 8) * static_cast<double>(to_float(
-                                problem.dtype, host.scales[row * (k / group) + d / group]));
+      const double scale = to_float(problem.dtype, host.scales[row * (k / group) + d / group]);
+      w[d] = (nibble - 8) * scale;
+      operand[d] = std::abs((nibble - 8 + offset_in_operand(dequant)) * scale);
     }
     for (std::size_t token = 0; token < static_cast<std::size_t>(m); ++token) {
       double sum = 0.0;
@@ -44,12 +53,13 @@ inline Reference reference(const Problem& problem, const HostOperands& host, int
       for (std::size_t d = 0; d < k; ++d) {
         const double term = x[token * k + d] * w[d];
         sum += term;
-        sum_abs += std::abs(term);
+        sum_abs += std::abs(x[token * k + d]) * operand[d];
         sum_sq += term * term;
       }
       result.y[token * n + row] = sum;
-      result.bound[token * n + row] =
-          u * std::abs(sum) + 4.0 * u * std::sqrt(sum_sq) + 0x1p-22 * sum_abs + 0x1p-24;
+      result.bound[token * n + row] = u * std::abs(sum) +
+                                      (dequant == 0 ? 4.0 * u * std::sqrt(sum_sq) : 0.0) +
+                                      0x1p-22 * sum_abs + 0x1p-24;
     }
   }
   return result;
