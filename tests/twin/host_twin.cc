@@ -1,88 +1,31 @@
 #include "tests/twin/host_twin.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <boost/context/fiber.hpp>
-#include <boost/context/protected_fixedsize_stack.hpp>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <random>
-#include <unordered_map>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "core/check.h"
+#include "tests/twin/fiber.h"
 #include "tests/twin/race_watch.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 namespace w4::twin {
 namespace {
 
-using boost::context::fiber;
-using boost::context::stack_context;
-
-constexpr std::size_t kStackBytes = std::size_t{128} << 10;  // -O0 under sanitizers takes 20 KiB
-constexpr std::size_t kBarriers = 16;
+constexpr std::array kBarrierNames = {"barrier 0",  "barrier 1",  "barrier 2",  "barrier 3",
+                                      "barrier 4",  "barrier 5",  "barrier 6",  "barrier 7",
+                                      "barrier 8",  "barrier 9",  "barrier 10", "barrier 11",
+                                      "barrier 12", "barrier 13", "barrier 14", "barrier 15"};
 constexpr std::byte kPoison{0xff};  // NaN in FP16, BF16 and FP32
 constexpr std::size_t kCopyBytes = 16;
-
-// ---- stacks ------------------------------------------------------------------------------------
-
-// Stacks with a guard page, used again by later fibers.
-class StackPool {
- public:
-  ~StackPool() {
-    for (stack_context& stack : free_) allocator_.deallocate(stack);
-  }
-  stack_context take() {
-    if (free_.empty()) return allocator_.allocate();
-    const stack_context stack = free_.back();
-    free_.pop_back();
-#if defined(__SANITIZE_ADDRESS__)
-    // The frame a fiber ends in never returns, and leaves its red zones.
-    __asan_unpoison_memory_region(static_cast<char*>(stack.sp) - stack.size, stack.size);
-#endif
-    return stack;
-  }
-  void give_back(const stack_context& stack) { free_.push_back(stack); }
-
- private:
-  boost::context::protected_fixedsize_stack allocator_{kStackBytes};
-  std::vector<stack_context> free_;
-};
-
-StackPool& stack_pool() {
-  static StackPool pool;
-  return pool;
-}
-
-// What Boost.Context asks for one fiber's stack.
-struct PooledStack {
-  stack_context stack;
-  stack_context allocate() { return stack; }
-  void deallocate(stack_context& done) { stack_pool().give_back(done); }
-};
-
-// AddressSanitizer has to know which stack is in use.
-void announce_switch([[maybe_unused]] void** save, [[maybe_unused]] const void* bottom,
-                     [[maybe_unused]] std::size_t size) {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(save, bottom, size);
-#endif
-}
-
-void finish_switch([[maybe_unused]] void* saved, [[maybe_unused]] const void** bottom,
-                   [[maybe_unused]] std::size_t* size) {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(saved, bottom, size);
-#endif
-}
 
 // ---- the machine -------------------------------------------------------------------------------
 
@@ -100,16 +43,12 @@ struct Thread {
   int index = 0;  // within the block
   Clock clock;
 
-  fiber own;      // where to go on, while it waits
-  fiber machine;  // where to return to, while it runs
-  stack_context stack;
-  void* fake_stack = nullptr;
-
-  std::vector<Copy> open;                // copies since the last commit
-  std::deque<std::vector<Copy>> groups;  // committed, oldest first
+  Fiber fiber;
+  std::vector<Copy> copies;         // in flight, oldest first
+  std::vector<std::size_t> groups;  // sizes of the committed groups, oldest first
+  std::size_t uncommitted = 0;
   std::array<int, kSyncKinds> calls{};
-  std::string waits_at;  // empty when it does not wait
-  bool ended = false;
+  const char* waits_at = nullptr;  // where it waits, if it does
 };
 
 struct Barrier {
@@ -118,7 +57,7 @@ struct Barrier {
 };
 
 struct Warp {
-  std::string name;
+  const char* name = nullptr;
   std::array<void*, kLanes> lanes{};
   std::size_t arrived = 0;
 };
@@ -130,7 +69,7 @@ struct Block {
   RaceWatch watch;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
-  std::array<Barrier, kBarriers> barriers;
+  std::array<Barrier, kBarrierNames.size()> barriers;
 };
 
 class Machine {
@@ -149,7 +88,7 @@ class Machine {
   [[nodiscard]] bool is_interleaved() const { return launch_.order == Order::kInterleaved; }
 
   [[noreturn]] void fail(const std::string& what);
-  void wait_at(std::string place);
+  void wait_at(const char* place);
   void wake(Thread& thread);
   void give_way();
 
@@ -161,7 +100,7 @@ class Machine {
 
  private:
   void start(int index);
-  fiber live(Thread& thread, fiber&& machine);
+  void live(Thread& thread);
   void resume(Thread& thread);
   void suspend();
   void work_off();
@@ -178,18 +117,9 @@ class Machine {
   RaceWatch global_watch_;
   std::map<const void*, ClockTimes> released_;  // by counter
   bool stopping_ = false;
-
-  void* fake_stack_ = nullptr;  // of the machine's own stack
-  const void* stack_bottom_ = nullptr;
-  std::size_t stack_size_ = 0;
 };
 
 Machine* machine_in_use = nullptr;
-
-std::string name_of(const Thread& thread) {
-  return "thread " + std::to_string(thread.index) + " of block " +
-         std::to_string(thread.block->index);
-}
 
 Machine& machine() {
   W4_CHECK(machine_in_use != nullptr, "only a kernel on the twin may call this");
@@ -199,7 +129,10 @@ Machine& machine() {
 Thread& self() { return machine().thread(); }
 
 void Machine::fail(const std::string& what) {
-  if (report_.fault.empty()) report_.fault = name_of(*running_) + ": " + what;
+  if (report_.fault.empty()) {
+    report_.fault =
+        fmt::format("thread {} of block {}: {}", running_->index, running_->block->index, what);
+  }
   throw Stopped{};
 }
 
@@ -219,62 +152,42 @@ void Machine::start(int index) {
     thread.index = static_cast<int>(i);
     thread.clock = {static_cast<std::uint32_t>(index * launch_.threads + thread.index), 1,
                     no_times};
-    thread.stack = stack_pool().take();
-    thread.own =
-        fiber(std::allocator_arg, PooledStack{thread.stack},
-              [this, &thread](fiber&& machine) { return live(thread, std::move(machine)); });
+    thread.fiber.start([this, &thread] { live(thread); });
     ready_.push_back(&thread);
   }
   blocks_.push_back(std::move(block));
 }
 
 // A thread's whole life, on its own stack.
-fiber Machine::live(Thread& thread, fiber&& machine) {
-  finish_switch(nullptr, &stack_bottom_, &stack_size_);
-  thread.machine = std::move(machine);
+void Machine::live(Thread& thread) {
+  if (stopping_) return;
   try {
-    if (!stopping_) {
-      kernel_();
-      if (!thread.open.empty() || !thread.groups.empty()) {
-        for (const std::vector<Copy>& group : thread.groups) {
-          if (!group.empty()) fail("ends with copies in flight");
-        }
-        if (!thread.open.empty()) fail("ends with copies in flight");
-      }
-    }
+    kernel_();
+    if (!thread.copies.empty()) fail("ends with copies in flight");
   } catch (const Stopped&) {
     stopping_ = true;
   }
-  thread.ended = true;
-  announce_switch(nullptr, stack_bottom_, stack_size_);
-  return std::move(thread.machine);
 }
 
 void Machine::resume(Thread& thread) {
   running_ = &thread;
-  announce_switch(&fake_stack_, static_cast<char*>(thread.stack.sp) - thread.stack.size,
-                  thread.stack.size);
-  thread.own = std::move(thread.own).resume();
-  finish_switch(fake_stack_, nullptr, nullptr);
+  thread.fiber.resume();
   running_ = nullptr;
 }
 
 void Machine::suspend() {
-  Thread& thread = *running_;
-  announce_switch(&thread.fake_stack, stack_bottom_, stack_size_);
-  thread.machine = std::move(thread.machine).resume();
-  finish_switch(thread.fake_stack, &stack_bottom_, &stack_size_);
+  running_->fiber.suspend();
   if (stopping_) throw Stopped{};
 }
 
-void Machine::wait_at(std::string place) {
-  running_->waits_at = std::move(place);
+void Machine::wait_at(const char* place) {
+  running_->waits_at = place;
   suspend();
 }
 
 void Machine::wake(Thread& thread) {
-  if (thread.waits_at.empty()) return;
-  thread.waits_at.clear();
+  if (thread.waits_at == nullptr) return;
+  thread.waits_at = nullptr;
   ready_.push_back(&thread);
 }
 
@@ -305,19 +218,19 @@ void Machine::work_off() {
   int ended = 0;
   for (const auto& block : blocks_) {
     for (const Thread& thread : block->threads) {
-      if (thread.ended) {
+      if (thread.fiber.has_ended()) {
         ++ended;
       } else {
-        ++stuck["block " + std::to_string(block->index) + " at " + thread.waits_at];
+        ++stuck[fmt::format("block {} at {}", block->index, thread.waits_at)];
       }
     }
   }
   if (stuck.empty()) return;
   report_.fault = "threads wait for ever:";
   for (const auto& [place, count] : stuck) {
-    report_.fault += " " + std::to_string(count) + " of " + place + ",";
+    report_.fault += fmt::format(" {} of {},", count, place);
   }
-  report_.fault += " " + std::to_string(ended) + " ended";
+  report_.fault += fmt::format(" {} ended", ended);
   stopping_ = true;
 }
 
@@ -326,7 +239,7 @@ void Machine::finish() {
   ready_.clear();
   for (const auto& block : blocks_) {
     for (Thread& thread : block->threads) {
-      if (!thread.ended) resume(thread);
+      if (!thread.fiber.has_ended()) resume(thread);
       for (std::size_t i = 0; i < kSyncKinds; ++i) {
         report_.calls[i] = std::max(report_.calls[i], thread.calls[i]);
       }
@@ -353,7 +266,7 @@ Report Machine::run() {
 
 void expect_aligned(const char* what, std::uintptr_t address, std::size_t bytes) {
   if (address % bytes != 0) {
-    fail(std::string("misaligned ") + what + " access of " + std::to_string(bytes) + " bytes");
+    fail(fmt::format("misaligned {} access of {} bytes", what, bytes));
   }
 }
 
@@ -362,8 +275,8 @@ std::size_t shared_offset(const Block& block, std::uint32_t address, std::size_t
   expect_aligned("shared", address, bytes);
   if (address < kSharedBase || address - kSharedBase + bytes > block.shared_bytes) {
     const auto offset = static_cast<std::int64_t>(address) - kSharedBase;
-    fail("shared offset " + std::to_string(offset) + " + " + std::to_string(bytes) + " is out of " +
-         std::to_string(block.shared_bytes) + " bytes");
+    fail(
+        fmt::format("shared offset {} + {} is out of {} bytes", offset, bytes, block.shared_bytes));
   }
   return address - kSharedBase;
 }
@@ -371,23 +284,19 @@ std::size_t shared_offset(const Block& block, std::uint32_t address, std::size_t
 void refuse(const char* space, const std::optional<Conflict>& conflict) {
   if (!conflict) return;
   const auto threads = static_cast<std::uint32_t>(self().block->threads.size());
-  fail(std::string(conflict->what) + " of thread " + std::to_string(conflict->other % threads) +
-       " of block " + std::to_string(conflict->other / threads) + ", " + space + " byte " +
-       std::to_string(conflict->address));
+  fail(fmt::format("{} of thread {} of block {}, {} byte {}", conflict->what,
+                   conflict->other % threads, conflict->other / threads, space, conflict->address));
 }
 
-// Carries out one group of copies.
-void land(Thread& thread, const std::vector<Copy>& group) {
-  for (const Copy& copy : group) {
-    const std::size_t offset = copy.to - kSharedBase;
-    std::byte* const to = thread.block->shared.get() + offset;
-    if (copy.from == nullptr) {
-      std::fill_n(to, kCopyBytes, std::byte{0});
-    } else {
-      std::memcpy(to, copy.from, kCopyBytes);
-    }
-    thread.block->watch.land(thread.clock, offset, kCopyBytes);
+void land(Thread& thread, const Copy& copy) {
+  const std::size_t offset = copy.to - kSharedBase;
+  std::byte* const to = thread.block->shared.get() + offset;
+  if (copy.from == nullptr) {
+    std::fill_n(to, kCopyBytes, std::byte{0});
+  } else {
+    std::memcpy(to, copy.from, kCopyBytes);
   }
+  thread.block->watch.land(thread.clock, offset, kCopyBytes);
 }
 
 }  // namespace
@@ -459,35 +368,34 @@ void copy_async(std::uint32_t shared, const void* from) {
   const std::size_t offset = shared_offset(*thread.block, shared, kCopyBytes);
   expect_aligned("global", reinterpret_cast<std::uintptr_t>(from), kCopyBytes);
   refuse("shared", thread.block->watch.launch_copy(thread.clock, offset, kCopyBytes));
-  thread.open.push_back({shared, from});
+  thread.copies.push_back({shared, from});
+  ++thread.uncommitted;
 }
 
-void commit_copies() {
-  self().groups.push_back(std::move(self().open));
-  self().open.clear();
-}
+void commit_copies() { self().groups.push_back(std::exchange(self().uncommitted, 0)); }
 
 void wait_copies(int pending) {
   if (machine().is_removed(Sync::kCopyWait)) return;
   Thread& thread = self();
   while (thread.groups.size() > static_cast<std::size_t>(pending)) {
-    land(thread, thread.groups.front());
-    thread.groups.pop_front();
+    const auto end = thread.copies.begin() + static_cast<std::ptrdiff_t>(thread.groups.front());
+    std::for_each(thread.copies.begin(), end, [&](const Copy& copy) { land(thread, copy); });
+    thread.copies.erase(thread.copies.begin(), end);
+    thread.groups.erase(thread.groups.begin());
   }
 }
 
 void barrier(int id, int threads) {
   if (machine().is_removed(Sync::kBarrier)) return;
   Thread& thread = self();
-  if (id < 0 || id >= static_cast<int>(kBarriers)) fail("there are barriers 0 to 15");
+  if (id < 0 || id >= static_cast<int>(kBarrierNames.size())) fail("there are barriers 0 to 15");
   if (threads <= 0 || threads % kLanes != 0) fail("a barrier is for whole warps");
-  const std::string name = "barrier " + std::to_string(id);
   Barrier& barrier = thread.block->barriers[static_cast<std::size_t>(id)];
   if (barrier.waiting.empty()) barrier.threads = threads;
-  if (barrier.threads != threads) fail("two numbers of threads for " + name);
+  if (barrier.threads != threads) fail("two numbers of threads for one barrier");
   barrier.waiting.push_back(&thread);
   if (barrier.waiting.size() < static_cast<std::size_t>(threads)) {
-    machine().wait_at(name);
+    machine().wait_at(kBarrierNames[static_cast<std::size_t>(id)]);
     return;
   }
   std::vector<Clock*> clocks;
@@ -512,7 +420,9 @@ void meet(const char* name, void* mine, const std::function<void(Lanes)>& comput
   const auto lane = static_cast<std::size_t>(thread.index) - first;
   Warp& warp = thread.block->warps[first / kLanes];
   if (warp.arrived == 0) warp.name = name;
-  if (warp.name != name) fail("at " + std::string(name) + ", others of its warp at " + warp.name);
+  if (warp.name != name && std::string_view(warp.name) != name) {
+    fail(fmt::format("at {}, others of its warp at {}", name, warp.name));
+  }
   warp.lanes[lane] = mine;
   if (++warp.arrived < kLanes) {
     machine().wait_at(name);

@@ -361,6 +361,18 @@ TEST(Twin, AReadOnlyLoadOfWhatWasWrittenIsReported) {
                        "read-only"));
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+TEST(Twin, AddressSanitizerSeesGlobalMemory) {
+  const std::vector<u32> from(4 * 31);
+  const auto kernel = [&] {
+    cp_async_16(lane_address(thread_index(), 16), from.data() + 4 * thread_index(), true);
+    cp_async_commit();
+    cp_async_wait<0>();
+  };
+  EXPECT_DEATH(run({.shared_bytes = 512}, kernel), "heap-buffer-overflow");
+}
+#endif
+
 TEST(Twin, HasNoClusters) {
   EXPECT_TRUE(mentions(fault_of({}, [] { cluster_barrier(); }), "not in the twin"));
 }

@@ -5,6 +5,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <set>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include "templates/device/mma_pipe.cuh"
@@ -50,7 +54,7 @@ TwinKernel kernel() {
 }
 
 // row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant
-constexpr Shape kDeepWarps = {16, 8, 512, 2, 1, 1, 8, 1};
+constexpr Shape kDeepWarps = {16, 16, 512, 2, 1, 1, 8, 1};
 constexpr Shape kOneWarp = {16, 8, 64, 3, 1, 1, 1, 1};  // a group of 128 spans two steps
 constexpr Shape kWholeGroup = {32, 16, 256, 2, 2, 1, 2, 1};
 constexpr Shape kOddTokens = {64, 24, 128, 3, 4, 1, 2, 0};
@@ -76,27 +80,36 @@ std::vector<TwinKernel> kernels() {
   };
 }
 
-// n is no multiple of any row tile but 16; m is ragged and straddles the token tiles.
+// Deep enough for `steps` steps of every kernel's pipeline.
+int depth_of(const TwinKernel& kernel, int steps) {
+  return std::max(256, steps * kernel.config.at("depth_tile"));
+}
+
+// Two row tiles, the second a ragged one; one token, a whole tile and a ragged second one.
 TEST(MmaPipeTwin, EveryKernelIsWithinItsBoundsAtRaggedM) {
   for (const TwinKernel& kernel : kernels()) {
-    const GemmOnTwin gemm(kernel, 80, 512, 33);
-    for (const int m : {1, 8, 19, 33}) {
-      EXPECT_EQ(gemm.run(m, {}).wrong, "") << kernel.name() << " m=" << m;
+    const int tile = kernel.config.at("token_tile");
+    const GemmOnTwin gemm(kernel, kernel.config.at("row_tile") + 16, depth_of(kernel, 1), tile + 3);
+    for (const int m : {1, tile, tile + 3}) {
+      for (const int raster : {1, 2}) {
+        if (m <= tile && raster > 1) continue;  // the same walk
+        EXPECT_EQ(gemm.run(m, {{1, raster}}).wrong, "") << kernel.name() << " m=" << m;
+      }
     }
   }
 }
 
+// A split of 3 has shares of different depths.
 TEST(MmaPipeTwin, ASplitGivesTheSameBitsWhoeverArrivesLast) {
   for (const TwinKernel& kernel : kernels()) {
-    const GemmOnTwin gemm(kernel, 48, 1024, 17);
-    for (const Schedule schedule : {Schedule{2, 1}, Schedule{3, 2}}) {
-      std::vector<std::uint16_t> first;
-      for (const Order order : {Order::kForward, Order::kReversed, Order::kInterleaved}) {
-        const TwinOutcome outcome = gemm.run(17, {schedule, order, 3});
-        EXPECT_EQ(outcome.wrong, "") << kernel.name() << " split=" << schedule.split_k;
-        if (first.empty()) first = outcome.y;
-        EXPECT_EQ(outcome.y, first) << kernel.name() << " split=" << schedule.split_k;
-      }
+    const int m = kernel.config.at("token_tile") + 1;
+    const GemmOnTwin gemm(kernel, 16, depth_of(kernel, 4), m);
+    std::vector<std::uint16_t> first;
+    for (const Order order : {Order::kForward, Order::kReversed, Order::kInterleaved}) {
+      const TwinOutcome outcome = gemm.run(m, {{3, 1}, order, 3});
+      EXPECT_EQ(outcome.wrong, "") << kernel.name();
+      if (first.empty()) first = outcome.y;
+      EXPECT_EQ(outcome.y, first) << kernel.name();
     }
   }
 }
@@ -105,11 +118,45 @@ TEST(MmaPipeTwin, HostileDataStaysWithinTheBounds) {
   for (const TwinKernel& kernel : kernels()) {
     for (const DataKind kind : {DataKind::kPositiveMean, DataKind::kOutliers, DataKind::kAllMinus8,
                                 DataKind::kZeroScales}) {
-      const GemmOnTwin gemm(kernel, 16, 1024, 9, kind);
-      EXPECT_EQ(gemm.run(9, {{2, 1}}).wrong, "")
-          << kernel.name() << " data " << static_cast<int>(kind);
+      const GemmOnTwin gemm(kernel, 16, depth_of(kernel, 2), 9, kind);
+      EXPECT_EQ(gemm.run(9, {}).wrong, "") << kernel.name() << " data " << static_cast<int>(kind);
     }
   }
+}
+
+// The indices of `kind`, from `first` on, that can be left out of a launch unnoticed.
+std::vector<int> unnoticed(const GemmOnTwin& gemm, TwinLaunch launch, Sync kind, int first) {
+  const TwinOutcome outcome = gemm.run(9, launch);
+  EXPECT_EQ(outcome.wrong, "");
+  std::vector<int> indices;
+  const int calls = outcome.report.calls[static_cast<std::size_t>(kind)];
+  for (int index = std::max(first < 0 ? calls + first : first, 0); index < calls; ++index) {
+    launch.removal = Removal{kind, index};
+    if (gemm.run(9, launch).wrong.empty()) indices.push_back(index);
+  }
+  return indices;
+}
+
+// One step more than there are stages: every buffer is used, the first one twice, and the epilogue
+// finds its shared memory in use by the last step.
+TEST(MmaPipeTwin, NoBarrierAndNoWaitCanBeLeftOut) {
+  std::set<std::string> seen;  // one kernel of each shape says it all
+  for (const TwinKernel& kernel : kernels()) {
+    const int steps = kernel.config.at("stages") + 1;
+    const int k = steps * kernel.config.at("depth_tile");
+    if (kernel.group_size != 0 && k % kernel.group_size != 0) continue;
+    if (!seen.insert(to_string(kernel.config)).second) continue;
+    SCOPED_TRACE(kernel.name());
+    const GemmOnTwin whole(kernel, 16, k, 9);
+    EXPECT_EQ(unnoticed(whole, {}, Sync::kBarrier, 0), std::vector<int>{});
+    // The wait behind the loop finds empty groups only: the last step has waited for the last copy.
+    EXPECT_EQ(unnoticed(whole, {}, Sync::kCopyWait, 0), std::vector<int>{steps});
+    // A split adds three barriers, before the one of the output; those between the loop and them
+    // are then spare, because nothing touches shared memory in between.
+    const GemmOnTwin shared(kernel, 16, 2 * k, 9);
+    EXPECT_EQ(unnoticed(shared, {{2, 1}}, Sync::kBarrier, -4), std::vector<int>{});
+  }
+  EXPECT_EQ(seen.size(), 9U) << "a shape had no group that divides its depth";
 }
 
 }  // namespace

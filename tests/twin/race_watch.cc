@@ -38,22 +38,23 @@ bool RaceWatch::conflicts(const Clock& clock, const Access& earlier) {
          (*clock.seen)[earlier.thread] < earlier.time;
 }
 
-RaceWatch::Cell& RaceWatch::cell(std::uint64_t number) {
-  if (number / kPageCells != last_number_) {
-    std::unique_ptr<Page>& page = pages_[number / kPageCells];
+RaceWatch::Page& RaceWatch::page(std::uint64_t number) {
+  if (number != last_number_) {
+    std::unique_ptr<Page>& page = pages_[number];
     if (page == nullptr) page = std::make_unique<Page>();
-    last_number_ = number / kPageCells;
+    last_number_ = number;
     last_page_ = page.get();
   }
-  return (*last_page_)[number % kPageCells];
+  return *last_page_;
 }
 
 // Visits the cells of an access; the first that complains ends it.
 template <class Visit>
 std::optional<Conflict> RaceWatch::visit(std::uint64_t address, std::size_t bytes,
                                          Visit visit_cell) {
-  for (std::uint64_t at = address; at < address + bytes; at += kCellBytes) {
-    if (std::optional<Conflict> conflict = visit_cell(at, cell(at / kCellBytes))) return conflict;
+  Cell* cell = &page(address / kPageBytes)[address % kPageBytes / kCellBytes];
+  for (std::uint64_t at = address; at < address + bytes; at += kCellBytes, ++cell) {
+    if (std::optional<Conflict> conflict = visit_cell(at, *cell)) return conflict;
   }
   return std::nullopt;
 }
@@ -68,8 +69,9 @@ std::optional<Conflict> RaceWatch::read(const Clock& clock, std::uint64_t addres
       return Conflict{"reads without waiting for a write", cell.write.thread, at};
     }
     // Whoever waits for this read waits for the reads that it has seen.
-    std::erase_if(cell.reads, [&](const Access& read) { return !conflicts(clock, read); });
-    cell.reads.push_back({clock.thread, clock.now});
+    std::erase_if(cell.other_reads, [&](const Access& read) { return !conflicts(clock, read); });
+    if (conflicts(clock, cell.read)) cell.other_reads.push_back(cell.read);
+    cell.read = {clock.thread, clock.now};
     return std::nullopt;
   });
 }
@@ -83,12 +85,16 @@ std::optional<Conflict> RaceWatch::write(const Clock& clock, std::uint64_t addre
     if (conflicts(clock, cell.write)) {
       return Conflict{"writes without waiting for a write", cell.write.thread, at};
     }
-    for (const Access& read : cell.reads) {
-      if (conflicts(clock, read)) {
-        return Conflict{"writes without waiting for a read", read.thread, at};
-      }
+    const auto is_unseen = [&](const Access& read) { return conflicts(clock, read); };
+    if (is_unseen(cell.read)) {
+      return Conflict{"writes without waiting for a read", cell.read.thread, at};
     }
-    cell.reads.clear();
+    const auto other = std::find_if(cell.other_reads.begin(), cell.other_reads.end(), is_unseen);
+    if (other != cell.other_reads.end()) {
+      return Conflict{"writes without waiting for a read", other->thread, at};
+    }
+    cell.other_reads.clear();
+    cell.read = {};
     cell.write = {clock.thread, clock.now};
     return std::nullopt;
   });
@@ -111,13 +117,13 @@ void RaceWatch::land(const Clock& clock, std::uint64_t address, std::size_t byte
   });
 }
 
-bool RaceWatch::was_written(std::uint64_t address, std::size_t bytes) const {
-  for (std::uint64_t at = address; at < address + bytes; at += kCellBytes) {
-    const auto page = pages_.find(at / kCellBytes / kPageCells);
-    if (page == pages_.end()) continue;
-    if ((*page->second)[at / kCellBytes % kPageCells].write.time != 0) return true;
-  }
-  return false;
+bool RaceWatch::was_written(std::uint64_t address, std::size_t bytes) {
+  return visit(address, bytes,
+               [](std::uint64_t at, Cell& cell) -> std::optional<Conflict> {
+                 if (cell.write.time == 0) return std::nullopt;
+                 return Conflict{"reads what was written, a write", cell.write.thread, at};
+               })
+      .has_value();
 }
 
 }  // namespace w4::twin

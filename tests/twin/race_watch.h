@@ -36,6 +36,7 @@ struct Conflict {
   std::uint64_t address;
 };
 
+// Addresses are those of aligned accesses.
 class RaceWatch {
  public:
   std::optional<Conflict> read(const Clock& clock, std::uint64_t address, std::size_t bytes);
@@ -45,7 +46,7 @@ class RaceWatch {
   std::optional<Conflict> launch_copy(const Clock& clock, std::uint64_t address, std::size_t bytes);
   void land(const Clock& clock, std::uint64_t address, std::size_t bytes);
 
-  [[nodiscard]] bool was_written(std::uint64_t address, std::size_t bytes) const;
+  [[nodiscard]] bool was_written(std::uint64_t address, std::size_t bytes);
 
  private:
   struct Access {
@@ -54,15 +55,17 @@ class RaceWatch {
   };
   struct Cell {
     Access write;
-    Access copy;                // in flight
-    std::vector<Access> reads;  // since the last write, none of which the others have seen
+    Access copy;  // in flight
+    // Reads since the last write, of which none has seen another: the latest, and the others.
+    Access read;
+    std::vector<Access> other_reads;
   };
   static constexpr std::uint64_t kCellBytes = 2;
-  static constexpr std::uint64_t kPageCells = 256;
-  using Page = std::array<Cell, kPageCells>;
+  static constexpr std::uint64_t kPageBytes = 1024;  // no aligned access is in two pages
+  using Page = std::array<Cell, kPageBytes / kCellBytes>;
 
   static bool conflicts(const Clock& clock, const Access& earlier);
-  Cell& cell(std::uint64_t number);
+  Page& page(std::uint64_t number);
   template <class Visit>
   std::optional<Conflict> visit(std::uint64_t address, std::size_t bytes, Visit visit_cell);
 

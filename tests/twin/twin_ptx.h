@@ -44,31 +44,12 @@ inline void store_shared_f32x4(u32 address, const float* v) { twin::store_shared
 inline void store_shared_u16(u32 address, u16 value) { twin::store_shared(address, &value, 2); }
 inline void store_shared_u32(u32 address, u32 value) { twin::store_shared(address, &value, 4); }
 
-// Only the addresses of the first 8 * kMatrices lanes count.
-template <std::size_t kMatrices>
-void ldmatrix(const char* name, u32 address, u32 (&r)[kMatrices]) {
-  struct Lane {
-    u32 address;
-    u32* r;
-  };
-  Lane mine{address, r};
-  twin::collective(name, mine, [](const auto& lanes) {
-    for (std::size_t matrix = 0; matrix < kMatrices; ++matrix) {
-      for (std::size_t row = 0; row < 8; ++row) {
-        const u32 from = lanes[8 * matrix + row]->address;
-        if (from % 16 != 0) twin::fail("ldmatrix wants rows aligned to 16 bytes");
-        for (u32 t = 0; t < 4; ++t) {
-          const std::size_t lane = 4 * row + t;
-          twin::load_shared_as(static_cast<int>(lane), from + 4 * t, &lanes[lane]->r[matrix], 4);
-        }
-      }
-    }
-  });
-}
+// r[i] of matrix i; only the addresses of the first 8 * matrices lanes count.
+void ldmatrix(std::size_t matrices, u32 address, u32* r);
 
 inline void ldmatrix_x4(u32 address, u32& r0, u32& r1, u32& r2, u32& r3) {
   u32 r[4];
-  ldmatrix("ldmatrix_x4", address, r);
+  ldmatrix(4, address, r);
   r0 = r[0];
   r1 = r[1];
   r2 = r[2];
@@ -77,7 +58,7 @@ inline void ldmatrix_x4(u32 address, u32& r0, u32& r1, u32& r2, u32& r3) {
 
 inline void ldmatrix_x2(u32 address, u32& r0, u32& r1) {
   u32 r[2];
-  ldmatrix("ldmatrix_x2", address, r);
+  ldmatrix(2, address, r);
   r0 = r[0];
   r1 = r[1];
 }
@@ -196,94 +177,21 @@ inline float reciprocal_f32(float x) {
   return x == 0.0F ? std::copysign(INFINITY, x) : 1.0F / x;  // UBSan minds 1 / 0
 }
 
-// The float towards zero of `exact`, its last bit set where anything was cut off. Rounding that
-// again, to fewer bits, rounds `exact` correctly.
-inline float rounded_to_odd(double exact) {
-  auto nearest = static_cast<float>(exact);
-  if (static_cast<double>(nearest) == exact || !std::isfinite(nearest)) return nearest;
-  if (std::abs(static_cast<double>(nearest)) > std::abs(exact)) {
-    nearest = std::nextafter(nearest, 0.0F);
-  }
-  return std::bit_cast<float>(std::bit_cast<u32>(nearest) | 1U);
-}
-
-// operation(i) of both halves, rounded to a 16-bit format.
-template <class Operation>
-u32 packed(u16 (*round)(float), Operation operation) {
-  const u32 low = round(rounded_to_odd(operation(0)));
-  const u32 high = round(rounded_to_odd(operation(16)));
-  return low | (high << 16);
-}
-
-// d = a * b + c of one warp: lane 4g + t holds
-//   a  rows g, g+8 (a[0], a[1]) at depth 2t, 2t+1; the same at depth 2t+8, 2t+9 (a[2], a[3])
-//   b  column g at depth 2t, 2t+1 (b[0]) and 2t+8, 2t+9 (b[1])
-//   c  row g, columns 2t, 2t+1 (c[0], c[1]); row g+8 (c[2], c[3])
-template <float (*kToF32)(u16)>
-void mma_m16n8k16(const char* name, float* d, const u32* a, const u32* b, const float* c) {
-  struct Lane {
-    const u32* a;
-    const u32* b;
-    const float* c;
-    float d[4];
-  };
-  Lane mine{a, b, c, {}};
-  twin::collective(name, mine, [](const auto& lanes) {
-    double rows[16][16];    // (row, depth)
-    double columns[8][16];  // (column, depth)
-    for (std::size_t lane = 0; lane < 32; ++lane) {
-      const std::size_t g = lane / 4;
-      for (std::size_t i = 0; i < 8; ++i) {  // register i / 2, half i % 2
-        const std::size_t depth = lane % 4 * 2 + i / 4 * 8 + i % 2;
-        const auto half = [i](u32 pair) { return static_cast<u16>(pair >> (16 * (i % 2))); };
-        rows[g + i / 2 % 2 * 8][depth] = kToF32(half(lanes[lane]->a[i / 2]));
-        if (i / 2 % 2 == 0) columns[g][depth] = kToF32(half(lanes[lane]->b[i / 4]));
-      }
-    }
-    for (std::size_t lane = 0; lane < 32; ++lane) {
-      for (std::size_t i = 0; i < 4; ++i) {
-        const double* const row = rows[lane / 4 + i / 2 * 8];
-        const double* const column = columns[lane % 4 * 2 + i % 2];
-        double sum = lanes[lane]->c[i];
-        for (std::size_t depth = 0; depth < 16; ++depth) sum += row[depth] * column[depth];
-        lanes[lane]->d[i] = static_cast<float>(sum);
-      }
-    }
-  });
-  for (std::size_t i = 0; i < 4; ++i) d[i] = mine.d[i];
-}
-
 struct F16 {
   static float to_f32(u16 bits) { return w4tune::f16_to_float(bits); }
   static u16 from_f32(float value) { return w4tune::f16_from_float(value); }
-  static double half(u32 pair, int shift) { return to_f32(static_cast<u16>(pair >> shift)); }
-  static u32 sub2(u32 a, u32 b) {
-    return packed(from_f32, [=](int at) { return half(a, at) - half(b, at); });
-  }
-  static u32 mul2(u32 a, u32 b) {
-    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at); });
-  }
-  static u32 fma2(u32 a, u32 b, u32 c) {
-    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at) + half(c, at); });
-  }
-  static void mma(float* d, const u32* a, const u32* b, const float* c) {
-    mma_m16n8k16<to_f32>("mma of FP16", d, a, b, c);
-  }
+  static u32 sub2(u32 a, u32 b);
+  static u32 mul2(u32 a, u32 b);
+  static u32 fma2(u32 a, u32 b, u32 c);
+  static void mma(float* d, const u32* a, const u32* b, const float* c);
 };
 
 struct BF16 {
   static float to_f32(u16 bits) { return w4tune::bf16_to_float(bits); }
   static u16 from_f32(float value) { return w4tune::bf16_from_float(value); }
-  static double half(u32 pair, int shift) { return to_f32(static_cast<u16>(pair >> shift)); }
-  static u32 mul2(u32 a, u32 b) {
-    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at); });
-  }
-  static u32 fma2(u32 a, u32 b, u32 c) {
-    return packed(from_f32, [=](int at) { return half(a, at) * half(b, at) + half(c, at); });
-  }
-  static void mma(float* d, const u32* a, const u32* b, const float* c) {
-    mma_m16n8k16<to_f32>("mma of BF16", d, a, b, c);
-  }
+  static u32 mul2(u32 a, u32 b);
+  static u32 fma2(u32 a, u32 b, u32 c);
+  static void mma(float* d, const u32* a, const u32* b, const float* c);
 };
 
 }  // namespace w4
