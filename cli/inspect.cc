@@ -31,13 +31,14 @@ struct Options {
 Candidate chosen(const Options& options, const Workload& workload, const DeviceInfo& device) {
   constexpr std::size_t kWorkspace = std::size_t{64} << 20;
   if (options.config.empty()) {
-    const Ranking ranking = rank_all({workload}, device, kWorkspace, 1).front();
-    if (ranking.points.empty()) {
+    const Rankings rankings = rank_all({workload}, device, kWorkspace, 1).front();
+    const std::vector<Choice> choices = by_prediction(rankings);
+    if (choices.empty()) {
       throw Error(ErrorCode::kNotFound, fmt::format("the space of {} is empty on {}. See 'w4tune "
                                                     "--explain'.",
                                                     to_string(workload), device.name));
     }
-    return candidate_at(*ranking.family, ranking.space, ranking.points.front().point);
+    return candidate_at(rankings, choices.front());
   }
   Candidate candidate{parse_kernel_config(options.config), {options.split_k, options.raster}};
   const Family* family = find_family(candidate.config.family);

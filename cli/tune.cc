@@ -47,27 +47,29 @@ struct Options {
   bool json = false;
 };
 
-// Counts what each constraint rejected, for every workload; tunes nothing.
+// Counts what each constraint rejected, for every workload and family; tunes nothing.
 int explain(const TuneOptions& options, bool as_json) {
   nlohmann::json document = nlohmann::json::array();
   const auto rankings = rank_all(options.plan.workloads, options.device,
                                  options.max_workspace_bytes, options.threads);
   for (std::size_t i = 0; i < rankings.size(); ++i) {
-    const Ranking& ranking = rankings[i];
-    std::uint64_t rejected = 0;
-    for (const auto& [reason, count] : ranking.rejected) rejected += count;
-    const std::uint64_t kept = ranking.raw_count - rejected;
-    if (as_json) {
-      document.push_back({{"workload", to_string(options.plan.workloads[i])},
+    const std::string workload = to_string(options.plan.workloads[i]);
+    for (const Ranking& ranking : rankings[i]) {
+      std::uint64_t rejected = 0;
+      for (const auto& [reason, count] : ranking.rejected) rejected += count;
+      const std::uint64_t kept = ranking.raw_count - rejected;
+      document.push_back({{"workload", workload},
                           {"family", ranking.family->id()},
                           {"raw", ranking.raw_count},
                           {"kept", kept},
                           {"rejected", ranking.rejected}});
-      continue;
+      if (as_json) continue;
+      fmt::print("{}  {}: {} points, {} kept\n", workload, ranking.family->id(), ranking.raw_count,
+                 kept);
+      for (const auto& [reason, count] : ranking.rejected) {
+        fmt::print("  {:>9}  {}\n", count, reason);
+      }
     }
-    fmt::print("{}  {}: {} points, {} kept\n", to_string(options.plan.workloads[i]),
-               ranking.family->id(), ranking.raw_count, kept);
-    for (const auto& [reason, count] : ranking.rejected) fmt::print("  {:>9}  {}\n", count, reason);
   }
   if (as_json) fmt::print("{}\n", document.dump(1));
   return kExitOk;

@@ -10,10 +10,10 @@ namespace w4tune {
 Space::Space(std::vector<Parameter> parameters, std::vector<Constraint> constraints)
     : parameters_(std::move(parameters)), constraints_(std::move(constraints)) {
   checks_.resize(parameters_.size());
-  for (const Constraint& constraint : constraints_) {
-    Check check{&constraint, {}};
+  for (std::size_t i = 0; i < constraints_.size(); ++i) {
+    Check check{i, {}};
     std::size_t last = 0;
-    for (const std::string& name : constraint.reads) {
+    for (const std::string& name : constraints_[i].reads) {
       check.reads.push_back(index(name));
       last = std::max(last, check.reads.back());
     }
@@ -36,7 +36,7 @@ bool Space::holds(const Check& check, const Point& point) const {
   std::vector<int> values;
   values.reserve(check.reads.size());
   for (const std::size_t i : check.reads) values.push_back(point[i]);
-  return check.constraint->holds(values);
+  return constraints_[check.constraint].holds(values);
 }
 
 void Space::descend(std::size_t depth, Point& point, Enumeration& into) const {
@@ -49,7 +49,7 @@ void Space::descend(std::size_t depth, Point& point, Enumeration& into) const {
     const auto broken = std::find_if(checks_[depth].begin(), checks_[depth].end(),
                                      [&](const Check& check) { return !holds(check, point); });
     if (broken != checks_[depth].end()) {
-      into.rejected[broken->constraint->reason] += subtree_counts_[depth + 1];
+      into.rejected[constraints_[broken->constraint].reason] += subtree_counts_[depth + 1];
       continue;
     }
     descend(depth + 1, point, into);
@@ -74,7 +74,7 @@ std::string Space::why_not(const Point& point) const {
   }
   for (const auto& checks : checks_) {
     for (const Check& check : checks) {
-      if (!holds(check, point)) return check.constraint->reason;
+      if (!holds(check, point)) return constraints_[check.constraint].reason;
     }
   }
   return {};

@@ -59,7 +59,7 @@ class Space {
 
  private:
   struct Check {
-    const Constraint* constraint;
+    std::size_t constraint;  // an index, so that a Space may be copied
     std::vector<std::size_t> reads;
   };
 

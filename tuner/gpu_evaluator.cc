@@ -22,11 +22,11 @@ std::string first_error_line(const std::string& log) {
 }  // namespace
 
 GpuEvaluator::GpuEvaluator(const MeasuringContext& context, const Workload& workload,
-                           const Ranking& ranking, const Operands& operands,
+                           const Rankings& rankings, const Operands& operands,
                            const Verifier& verifier)
     : context_(context),
       workload_(workload),
-      ranking_(ranking),
+      rankings_(rankings),
       operands_(operands),
       verifier_(verifier) {
   for (Trial& trial : context.store.trials(context.run, workload)) {
@@ -35,17 +35,17 @@ GpuEvaluator::GpuEvaluator(const MeasuringContext& context, const Workload& work
   }
 }
 
-void GpuEvaluator::announce(std::span<const Point> points) {
+void GpuEvaluator::announce(std::span<const Choice> choices) {
   // Urgent jobs go to the front of the queue: last first keeps their order.
-  for (std::size_t i = points.size(); i-- > 0;) {
-    const Candidate candidate = candidate_at(*ranking_.family, ranking_.space, points[i]);
+  for (std::size_t i = choices.size(); i-- > 0;) {
+    const Candidate candidate = candidate_at(rankings_, choices[i]);
     if (known_.count(to_string(candidate)) > 0) continue;
     context_.compiler.announce(candidate.config, workload_.problem, true);
   }
 }
 
-double GpuEvaluator::evaluate(const Point& point) {
-  const Candidate candidate = candidate_at(*ranking_.family, ranking_.space, point);
+double GpuEvaluator::evaluate(const Choice& choice) {
+  const Candidate candidate = candidate_at(rankings_, choice);
   const auto known = known_.find(to_string(candidate));
   Trial trial;
   if (known != known_.end()) {
@@ -117,8 +117,8 @@ Trial GpuEvaluator::run(const Candidate& candidate) {
 
 const LoadedKernel& GpuEvaluator::kernel(const Candidate& candidate) {
   const Compilation& compilation = context_.compiler.get(candidate.config, workload_.problem);
-  return context_.gpu.load(compilation,
-                           ranking_.family->footprint(candidate.config, workload_.problem));
+  const Family& family = *find_family(candidate.config.family);
+  return context_.gpu.load(compilation, family.footprint(candidate.config, workload_.problem));
 }
 
 std::unique_ptr<MeasuredGraph> GpuEvaluator::graph(const Candidate& candidate, double estimate_us) {
@@ -133,8 +133,9 @@ std::unique_ptr<MeasuredGraph> GpuEvaluator::graph(const Candidate& candidate, d
 }
 
 void GpuEvaluator::measure(Trial& trial) {
+  const Family& family = *find_family(trial.candidate.config.family);
   const double predicted =
-      ranking_.family->cost(trial.candidate, workload_, context_.options.device).total_us;
+      family.cost(trial.candidate, workload_, context_.options.device).total_us;
   const auto measured = graph(trial.candidate, predicted);
   measured->sample();  // uploads the graph, warms up
   for (int i = 0; i < context_.options.protocol.search_samples; ++i) {

@@ -26,11 +26,11 @@ struct MeasuringContext {
 
 class GpuEvaluator final : public Evaluator {
  public:
-  GpuEvaluator(const MeasuringContext& context, const Workload& workload, const Ranking& ranking,
+  GpuEvaluator(const MeasuringContext& context, const Workload& workload, const Rankings& rankings,
                const Operands& operands, const Verifier& verifier);
 
-  void announce(std::span<const Point> points) override;
-  double evaluate(const Point& point) override;
+  void announce(std::span<const Choice> choices) override;
+  double evaluate(const Choice& choice) override;
 
   // Trials that worked, fastest first.
   [[nodiscard]] std::vector<Trial> ordered() const;
@@ -49,7 +49,7 @@ class GpuEvaluator final : public Evaluator {
 
   const MeasuringContext& context_;
   Workload workload_;
-  const Ranking& ranking_;
+  const Rankings& rankings_;
   const Operands& operands_;
   const Verifier& verifier_;
   std::map<std::string, Trial> known_;  // by candidate text: of earlier runs

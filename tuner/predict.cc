@@ -86,13 +86,12 @@ class PredictedRun {
     }
     observer_.on_phase("ranking candidates by the cost model");
     const auto& workloads = options_.plan.workloads;
-    const std::vector<Ranking> rankings =
+    const std::vector<Rankings> rankings =
         rank_all(workloads, options_.device, options_.max_workspace_bytes, options_.threads);
     for (std::size_t i = 0; i < workloads.size(); ++i) {
-      if (rankings[i].points.empty()) continue;
-      const Candidate first =
-          candidate_at(*rankings[i].family, rankings[i].space, rankings[i].points[0].point);
-      compiler_.announce(first.config, workloads[i].problem);
+      const std::vector<Choice> choices = by_prediction(rankings[i]);
+      if (choices.empty()) continue;
+      compiler_.announce(candidate_at(rankings[i], choices[0]).config, workloads[i].problem);
     }
     for (std::size_t i = 0; i < workloads.size(); ++i) {
       if (options_.interrupted()) {
@@ -112,24 +111,25 @@ class PredictedRun {
   }
 
  private:
-  void choose(std::size_t index, const Ranking& ranking) {
+  void choose(std::size_t index, const Rankings& rankings) {
     const Workload& workload = options_.plan.workloads[index];
     const double floor =
         floor_us(workload, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_workload(index, options_.plan.workloads.size(), workload, floor);
     WorkloadResult row;
     row.workload = workload;
-    const std::size_t tries = std::min(kTries, ranking.points.size());
+    const std::vector<Choice> choices = by_prediction(rankings);
+    const std::size_t tries = std::min(kTries, choices.size());
     for (std::size_t i = 0; i < tries && !row.winner && !options_.interrupted(); ++i) {
+      const Family& family = *rankings[choices[i].space].family;
       Trial trial;
       trial.workload = workload;
-      trial.candidate = candidate_at(*ranking.family, ranking.space, ranking.points[i].point);
-      const Footprint footprint =
-          ranking.family->footprint(trial.candidate.config, workload.problem);
+      trial.candidate = candidate_at(rankings, choices[i]);
+      const Footprint footprint = family.footprint(trial.candidate.config, workload.problem);
       const Compilation& compilation = compiler_.get(trial.candidate.config, workload.problem);
       judge(trial, compilation, footprint);
       ++row.evaluated;
-      const double predicted = ranking.points[i].predicted_us;
+      const double predicted = family.cost(trial.candidate, workload, options_.device).total_us;
       if (trial.outcome == Outcome::kOk) {
         row.winner = winner(trial, compilation, footprint, predicted, floor);
         row.predicted_us = predicted;

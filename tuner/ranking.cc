@@ -12,13 +12,18 @@
 namespace w4tune {
 namespace {
 
-const Family& family_for(const Problem& problem, const DeviceInfo& device) {
+std::vector<const Family*> families_for(const Problem& problem, const DeviceInfo& device) {
+  std::vector<const Family*> serving;
   std::string reasons;
   for (const Family* family : families()) {
     const std::string reason = family->why_not(problem, device);
-    if (reason.empty()) return *family;
-    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", family->id(), reason);
+    if (reason.empty()) {
+      serving.push_back(family);
+    } else {
+      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", family->id(), reason);
+    }
   }
+  if (!serving.empty()) return serving;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("no kernel family serves {} on {}: {}. Leave it out of the plan.",
                           to_string(problem), device.name, reasons));
@@ -40,7 +45,7 @@ Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& d
     points.push_back({std::move(point), predicted});
   }
   std::stable_sort(points.begin(), points.end(), [](const RankedPoint& a, const RankedPoint& b) {
-    return a.predicted_us < b.predicted_us;
+    return a.expected_cost < b.expected_cost;
   });
   std::map<std::vector<int>, int> seen;
   for (RankedPoint& ranked : points) {
@@ -53,24 +58,57 @@ Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& d
   return ranking;
 }
 
-std::vector<Ranking> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
-                              std::size_t max_workspace_bytes, int threads) {
-  for (const Workload& workload : workloads) family_for(workload.problem, device);  // may throw
-  std::vector<std::optional<Ranking>> found(workloads.size());
+std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
+                               std::size_t max_workspace_bytes, int threads) {
+  struct Job {
+    std::size_t workload;
+    const Family* family;
+    std::optional<Ranking> ranking;
+  };
+  std::vector<Job> jobs;
+  for (std::size_t i = 0; i < workloads.size(); ++i) {
+    for (const Family* family : families_for(workloads[i].problem, device)) {
+      jobs.push_back({i, family, std::nullopt});
+    }
+  }
   std::atomic<std::size_t> next{0};
   const auto work = [&] {
-    for (std::size_t i = next++; i < workloads.size(); i = next++) {
-      found[i] =
-          rank(family_for(workloads[i].problem, device), workloads[i], device, max_workspace_bytes);
+    for (std::size_t i = next++; i < jobs.size(); i = next++) {
+      Job& job = jobs[i];
+      job.ranking = rank(*job.family, workloads[job.workload], device, max_workspace_bytes);
     }
   };
   std::vector<std::thread> workers;
   for (int i = 0; i < std::max(1, threads); ++i) workers.emplace_back(work);
   for (std::thread& worker : workers) worker.join();
-  std::vector<Ranking> rankings;
-  rankings.reserve(found.size());
-  for (auto& ranking : found) rankings.push_back(std::move(*ranking));
+  std::vector<Rankings> rankings(workloads.size());
+  for (Job& job : jobs) rankings[job.workload].push_back(std::move(*job.ranking));
   return rankings;
+}
+
+std::vector<Contender> contenders_of(const Rankings& rankings) {
+  std::vector<Contender> contenders;
+  contenders.reserve(rankings.size());
+  for (const Ranking& ranking : rankings) contenders.push_back({&ranking.space, ranking.points});
+  return contenders;
+}
+
+std::vector<Choice> by_prediction(const Rankings& rankings) {
+  return merge_rankings(contenders_of(rankings), 0.0);
+}
+
+Candidate candidate_at(const Rankings& rankings, const Choice& choice) {
+  const Ranking& ranking = rankings[choice.space];
+  return candidate_at(*ranking.family, ranking.space, choice.point);
+}
+
+std::optional<Choice> choice_of(const Rankings& rankings, const Candidate& candidate) {
+  for (std::size_t i = 0; i < rankings.size(); ++i) {
+    if (rankings[i].family->id() != candidate.config.family) continue;
+    Choice choice{i, point_of(rankings[i].space, candidate)};
+    if (rankings[i].space.contains(choice.point)) return choice;
+  }
+  return std::nullopt;
 }
 
 }  // namespace w4tune

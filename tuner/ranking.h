@@ -1,28 +1,25 @@
-// Ranking: the points of all families for one workload, likeliest first by the cost model.
+// Ranking: what each family offers for one workload, likeliest first by the cost model.
 #pragma once
 
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/device_info.h"
 #include "core/problem.h"
 #include "search/space.h"
+#include "search/strategy.h"
 #include "templates/family.h"
 
 namespace w4tune {
-
-struct RankedPoint {
-  Point point;
-  double predicted_us = 0.0;
-};
 
 // What one family offers for one workload.
 struct Ranking {
   const Family* family = nullptr;
   Space space;
-  std::vector<RankedPoint> points;  // ascending by predicted_us
+  std::vector<RankedPoint> points;  // ascending by expected cost, in microseconds
   std::map<std::string, std::uint64_t> rejected;
   std::uint64_t raw_count = 0;
 };
@@ -32,9 +29,22 @@ struct Ranking {
 Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& device,
              std::size_t max_workspace_bytes, std::size_t keep = 256, int alike = 4);
 
-// The rankings of all workloads by the first family that serves each, computed on `threads`
-// threads. Throws Error{kInvalidArgument} for a workload that no family serves, with the reasons.
-std::vector<Ranking> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
-                              std::size_t max_workspace_bytes, int threads);
+// The families that compete for one workload.
+using Rankings = std::vector<Ranking>;
+
+// The rankings of all workloads by every family that serves them, computed on `threads` threads.
+// Throws Error{kInvalidArgument} for a workload that no family serves, with the reasons.
+std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
+                               std::size_t max_workspace_bytes, int threads);
+
+// As the search takes them; `rankings` outlives the result.
+std::vector<Contender> contenders_of(const Rankings& rankings);
+
+// The choices of all families, least predicted time first.
+std::vector<Choice> by_prediction(const Rankings& rankings);
+
+Candidate candidate_at(const Rankings& rankings, const Choice& choice);
+// The choice that stands for a candidate; none where its family or the point is not offered.
+std::optional<Choice> choice_of(const Rankings& rankings, const Candidate& candidate);
 
 }  // namespace w4tune

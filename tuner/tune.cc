@@ -65,11 +65,12 @@ class MeasuredRun {
   void compile_ahead() {
     for (std::size_t i = 0; i < rankings_.size(); ++i) {
       if (finished(options_.plan.workloads[i])) continue;
-      const Ranking& ranking = rankings_[i];
-      for (std::size_t j = 0; j < std::min(kCompileAhead, ranking.points.size()); ++j) {
-        compiler_.announce(
-            candidate_at(*ranking.family, ranking.space, ranking.points[j].point).config,
-            options_.plan.workloads[i].problem);
+      const Rankings& rankings = rankings_[i];
+      std::vector<Choice> first = merge_rankings(contenders_of(rankings), Budget{}.least_share);
+      first.resize(std::min(kCompileAhead, first.size()));
+      for (const Choice& choice : first) {
+        compiler_.announce(candidate_at(rankings, choice).config,
+                           options_.plan.workloads[i].problem);
       }
     }
   }
@@ -144,18 +145,15 @@ class MeasuredRun {
   void tune_workload(std::size_t index, const Operands& operands, const Verifier& verifier,
                      const BaselineOperands* baseline) {
     const Workload& workload = options_.plan.workloads[index];
-    const Ranking& ranking = rankings_[index];
+    const Rankings& rankings = rankings_[index];
     const double floor =
         floor_us(workload, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_workload(index, options_.plan.workloads.size(), workload, floor);
 
-    GpuEvaluator evaluator(context_, workload, ranking, operands, verifier);
-    std::vector<Point> ranked;
-    for (const RankedPoint& point : ranking.points) ranked.push_back(point.point);
-    std::vector<Point> seeds;
+    GpuEvaluator evaluator(context_, workload, rankings, operands, verifier);
+    std::vector<Choice> seeds;
     for (const Candidate& seed : seeds_) {
-      const Point point = point_of(ranking.space, seed);
-      if (ranking.space.contains(point)) seeds.push_back(point);
+      if (auto choice = choice_of(rankings, seed)) seeds.push_back(std::move(*choice));
     }
     Budget budget;
     budget.evaluations = options_.evaluations;
@@ -167,7 +165,7 @@ class MeasuredRun {
       return options_.budget_s > 0.0 && evaluator.measured() > 0 &&
              seconds_since(begin) > 0.8 * share;
     };
-    ranked_then_neighbours(ranking.space, seeds, ranked, budget, evaluator);
+    ranked_then_neighbours(contenders_of(rankings), seeds, budget, evaluator);
 
     WorkloadResult row;
     row.workload = workload;
@@ -284,8 +282,8 @@ class MeasuredRun {
   GpuSession gpu_;
   std::int64_t run_;
   MeasuringContext context_;
-  std::vector<Ranking> rankings_;
-  std::vector<Candidate> seeds_;  // what won at the M before
+  std::vector<Rankings> rankings_;  // by workload
+  std::vector<Candidate> seeds_;    // what won at the M before
   TuneResult result_;
   Clock::time_point start_ = Clock::now();
 };

@@ -62,6 +62,16 @@ TEST(Space, SaysWhyAPointIsNotInIt) {
   EXPECT_EQ(space.why_not({1, 4, 1}), "");
 }
 
+TEST(Space, ACopyKeepsItsConstraints) {
+  Space copy({}, {});
+  {
+    const Space original = sample_space();
+    copy = original;
+  }
+  EXPECT_EQ(copy.why_not({4, 1, 0}), "a at most b");
+  EXPECT_EQ(copy.enumerate().rejected, sample_space().enumerate().rejected);
+}
+
 TEST(Space, NeighboursDifferInOneParameterAndAreValid) {
   const Space space = sample_space();
   const std::vector<Point> near = space.neighbours({2, 4, 0});
