@@ -24,6 +24,7 @@ struct Options {
   std::string gpu = "auto";
   std::string report = "w4tune_bench.json";
   std::string problem;
+  std::vector<std::string> ops;
   std::vector<int> m;
   bool quiet = false;
   bool json = false;
@@ -46,12 +47,16 @@ int run(const Options& options) {
         "cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
   }
   const Problem only = options.problem.empty() ? Problem{} : parse_problem(options.problem);
+  std::vector<Op> ops;
+  for (const std::string& op : options.ops) ops.push_back(parse_op(op));
   const TuneResult result = bench_winners(
       options.db, bench,
       [&](const Winner& winner) {
-        const bool m_fits = options.m.empty() || std::find(options.m.begin(), options.m.end(),
-                                                           winner.m) != options.m.end();
-        return m_fits && (options.problem.empty() || winner.problem == only);
+        const auto fits = [](const auto& wanted, const auto& value) {
+          return wanted.empty() || std::find(wanted.begin(), wanted.end(), value) != wanted.end();
+        };
+        return fits(options.m, winner.m) && fits(ops, winner.problem.op) &&
+               (options.problem.empty() || winner.problem == only);
       },
       progress);
   RunInfo run;
@@ -84,6 +89,7 @@ void add_bench(CLI::App& app, Action& action) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_option("--problem", options->problem, "This problem only")->type_name("TEXT");
+  command->add_option("--op", options->ops, "gemm or geglu only")->type_name("OP")->delimiter(',');
   command->add_option("--m", options->m, "Winners tuned at these M only")
       ->type_name("M,...")
       ->delimiter(',');

@@ -18,6 +18,7 @@ namespace {
 
 struct Options {
   std::string problem = "gemm_n16384_k2048_g128_f16";
+  std::string op;
   int m = 10;
   std::string gpu = "auto";
   std::string config;
@@ -62,7 +63,8 @@ Candidate chosen(const Options& options, const Workload& workload, const DeviceI
 }
 
 int run(const Options& options) {
-  const Workload workload{parse_problem(options.problem), options.m};
+  Workload workload{parse_problem(options.problem), options.m};
+  if (!options.op.empty()) workload.problem.op = parse_op(options.op);
   const DeviceInfo device = find_target(options.gpu).device;
   const Candidate candidate = chosen(options, workload, device);
   const Family& family = *find_family(candidate.config.family);
@@ -139,6 +141,8 @@ void add_inspect(CLI::App& app, Action& action) {
   command->add_option("--problem", options->problem, "Problem")
       ->capture_default_str()
       ->type_name("TEXT");
+  command->add_option("--op", options->op, "gemm or geglu in place of the problem's own")
+      ->type_name("OP");
   command->add_option("--m", options->m, "Tokens")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "core/stats.h"
+#include "tuner/baseline.h"
 
 namespace w4tune {
 namespace {
@@ -93,7 +94,9 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   if (quiet_) return;
   const Problem& problem = result.workload.problem;
   if (problem != printed_) {
-    print(to_string(problem));
+    const std::string note = baseline_note(problem);
+    const bool noted = result.baseline && !note.empty();
+    print(to_string(problem) + (noted ? fmt::format(" (baseline: {})", note) : ""));
     printed_ = problem;
   }
   if (!result.winner) {

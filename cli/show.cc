@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/table.h"
+#include "tuner/baseline.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -45,6 +46,7 @@ nlohmann::json winner_json(const Winner& winner) {
   out["m_hi"] = winner.m_hi == kUnboundedM ? nlohmann::json(nullptr) : nlohmann::json(winner.m_hi);
   out["baseline_us"] =
       winner.baseline_us > 0.0 ? nlohmann::json(winner.baseline_us) : nlohmann::json(nullptr);
+  out["baseline_note"] = baseline_note(winner.problem);
   nlohmann::json ties = nlohmann::json::array();
   for (const Candidate& tied : winner.tie_set) ties.push_back(to_string(tied));
   out["tie_set"] = std::move(ties);
@@ -99,7 +101,9 @@ int run(const Options& options) {
     for (std::size_t i = 0; i < winners.size(); ++i) {
       if (i == 0 || winners[i].problem != winners[i - 1].problem) {
         fmt::print("{}", format_table(table));
-        fmt::print("\n{}\n", to_string(winners[i].problem));
+        const std::string note = baseline_note(winners[i].problem);
+        fmt::print("\n{}{}\n", to_string(winners[i].problem),
+                   note.empty() ? "" : fmt::format(" (over FP16: {})", note));
         table = {{">serves M", ">tuned at", "provenance", ">time us", ">of floor", "over FP16",
                   "kernel"}};
       }

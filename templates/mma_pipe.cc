@@ -27,6 +27,7 @@ struct Shape {
   int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant,
       reduce;
   int group;  // 0: one scale per row
+  bool geglu;
 
   [[nodiscard]] int warps() const { return row_warps * token_warps * depth_warps; }
   [[nodiscard]] int rows() const { return row_tile / 16 / row_warps; }       // fragments a warp
@@ -42,7 +43,7 @@ struct Shape {
     const int pipeline = stages * stage_bytes();
     const int copies = depth_warps > 1 ? depth_warps : reduce == 1 ? 1 : 0;
     const int depth_sums = copies * row_tile * token_tile * 4;
-    const int output = token_tile * (row_tile + 8) * 2;
+    const int output = token_tile * ((geglu ? row_tile / 2 : row_tile) + 8) * 2;
     return std::max({pipeline, depth_sums, output});
   }
   // Accumulators (twice under D1, which keeps a group's sums apart), operands, addresses. Fitted to
@@ -58,10 +59,10 @@ int group_parameter(const Problem& problem) {
 }
 
 Shape shape_of(const KernelConfig& config, const Problem& problem) {
-  return {config.at(kRowTile),     config.at(kTokenTile), config.at(kDepthTile),
-          config.at(kStages),      config.at(kRowWarps),  config.at(kTokenWarps),
-          config.at(kDepthWarps),  config.at(kDequant),   config.at(kReduce),
-          group_parameter(problem)};
+  return {config.at(kRowTile),      config.at(kTokenTile),   config.at(kDepthTile),
+          config.at(kStages),       config.at(kRowWarps),    config.at(kTokenWarps),
+          config.at(kDepthWarps),   config.at(kDequant),     config.at(kReduce),
+          group_parameter(problem), problem.op == Op::kGeglu};
 }
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -70,6 +71,7 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 std::vector<Constraint> structural_constraints(const Problem& problem, const DeviceInfo& device) {
   const int k = problem.k;
   const int group = group_parameter(problem);
+  const bool geglu = problem.op == Op::kGeglu;
   const auto smem = static_cast<int>(device.smem_block_bytes);
   return {
       {"each warp takes whole 16-row fragments",
@@ -89,8 +91,9 @@ std::vector<Constraint> structural_constraints(const Problem& problem, const Dev
        [group](auto v) { return group != 0 || v[0] == 1; }},
       {"shared memory of a block",
        {kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps},
-       [smem, group](auto v) {
-         return Shape{v[0], v[1], v[2], v[3], v[4], v[5], v[6], 0, 0, group}.smem_bytes() <= smem;
+       [smem, group, geglu](auto v) {
+         return Shape{v[0], v[1], v[2], v[3], v[4], v[5], v[6], 0, 0, group, geglu}.smem_bytes() <=
+                smem;
        }},
   };
 }
@@ -114,7 +117,7 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
       {"token padding above 15 %",
        {kTokenTile},
        [padded](auto v) { return ceil_div(padded, v[0]) * v[0] * 100 <= padded * 115; }},
-      {"a row tile larger than N", {kRowTile}, [rows](auto v) { return v[0] <= rows; }},
+      {"a row tile larger than the weight", {kRowTile}, [rows](auto v) { return v[0] <= rows; }},
       {"4 to 16 warps: fewer leave schedulers idle, more leave no registers",
        {kRowWarps, kTokenWarps, kDepthWarps},
        [](auto v) {
@@ -175,9 +178,8 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
 
 }  // namespace
 
-std::string MmaPipe::why_not(const Problem& problem, const DeviceInfo& device) const {
+std::string MmaPipe::why_not(const Problem& /*problem*/, const DeviceInfo& device) const {
   if (device.sm < 80) return "mma.sync m16n8k16 and cp.async need compute capability 8.0";
-  if (problem.op != Op::kGemm) return "mma_pipe has no GeGLU epilogue";
   return {};
 }
 
@@ -225,6 +227,7 @@ struct Config {{
   static constexpr int kDequant = {};
   static constexpr int kReduce = {};
   static constexpr int kGroupSize = {};
+  static constexpr bool kGeglu = {};
 }};
 extern "C" __global__ void __launch_bounds__(w4::num_threads<Config>(), 1)
 w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
@@ -233,7 +236,7 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
 )",
       problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_tile, shape.token_tile,
       shape.depth_tile, shape.stages, shape.row_warps, shape.token_warps, shape.depth_warps,
-      shape.dequant, shape.reduce, shape.group);
+      shape.dequant, shape.reduce, shape.group, shape.geglu);
 }
 
 Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,

@@ -35,6 +35,12 @@ std::string baseline_name(const Problem& problem) {
   return fmt::format("cublaslt_{}", to_string(problem.dtype));
 }
 
+std::string baseline_note(const Problem& problem) {
+  if (problem.op != Op::kGeglu) return {};
+  return fmt::format("{} GEMM of twice the rows, no activation",
+                     problem.dtype == Dtype::kF16 ? "FP16" : "BF16");
+}
+
 BaselineOperands::BaselineOperands(const Operands& operands, std::size_t l2_bytes,
                                    const Protocol& protocol) {
   const Problem& problem = operands.problem();

@@ -1,5 +1,5 @@
 // The FP16 (or BF16) product a user would run instead: cuBLASLt at the best of its own algorithms,
-// on dequantised weights, through the same protocol.
+// on dequantised weights, through the same protocol. For geglu: gate and up as one product.
 #pragma once
 
 #include <memory>
@@ -15,6 +15,10 @@ namespace w4tune {
 
 // Name of the baseline of a problem: "cublaslt_f16" or "cublaslt_bf16".
 std::string baseline_name(const Problem& problem);
+
+// What the baseline computes where that is not what the kernel computes, "" otherwise: for geglu
+// the plain product of twice the rows, which leaves the activation and its memory traffic out.
+std::string baseline_note(const Problem& problem);
 
 // Dequantised weights of one problem in enough copies to be cold.
 class BaselineOperands {

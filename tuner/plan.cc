@@ -57,6 +57,27 @@ void add_entry(Plan& plan, const nlohmann::json& entry, const std::string& where
       where);
 }
 
+struct Layer {
+  Op op;
+  int n;
+  int k;
+};
+
+// The MLPs of the language model (width 2048) and of the action expert (width 1024): gate or up,
+// down, gate and up fused. Shapes of one's own are plain products unless ops are asked for.
+std::vector<Layer> layers_of(const PlanOverrides& overrides) {
+  if (overrides.shapes.empty()) {
+    return {{Op::kGemm, 16384, 2048}, {Op::kGemm, 2048, 16384},  {Op::kGemm, 4096, 1024},
+            {Op::kGemm, 1024, 4096},  {Op::kGeglu, 16384, 2048}, {Op::kGeglu, 4096, 1024}};
+  }
+  const std::vector<Op> ops = overrides.ops.empty() ? std::vector<Op>{Op::kGemm} : overrides.ops;
+  std::vector<Layer> layers;
+  for (const Op op : ops) {
+    for (const auto& [n, k] : overrides.shapes) layers.push_back({op, n, k});
+  }
+  return layers;
+}
+
 }  // namespace
 
 std::vector<int> default_m() {
@@ -66,19 +87,15 @@ std::vector<int> default_m() {
 Plan model_plan(const std::string& model, const PlanOverrides& overrides) {
   if (model != "pi05")
     invalid(fmt::format("model '{}' is not known. Use pi05, or --plan FILE.", model));
-  // MLPs of the language model (width 2048) and of the action expert (width 1024): gate or up,
-  // down.
-  std::vector<std::pair<int, int>> shapes = {
-      {16384, 2048}, {2048, 16384}, {4096, 1024}, {1024, 4096}};
-  if (!overrides.shapes.empty()) shapes = overrides.shapes;
-  const std::vector<Op> ops = overrides.ops.empty() ? std::vector<Op>{Op::kGemm} : overrides.ops;
+  const auto is_asked = [&](Op op) {
+    return std::find(overrides.ops.begin(), overrides.ops.end(), op) != overrides.ops.end();
+  };
   Plan plan{model, {}};
-  for (const Op op : ops) {
-    for (const auto& [n, k] : shapes) {
-      Problem problem{op, n, k, group_size_for(overrides.group_size, k), Dtype::kF16};
-      if (!overrides.dtype.empty()) problem.dtype = parse_dtype(overrides.dtype);
-      add(plan, problem, overrides.m.empty() ? default_m() : overrides.m, "--m");
-    }
+  for (const auto& [op, n, k] : layers_of(overrides)) {
+    if (!overrides.ops.empty() && !is_asked(op)) continue;
+    Problem problem{op, n, k, group_size_for(overrides.group_size, k), Dtype::kF16};
+    if (!overrides.dtype.empty()) problem.dtype = parse_dtype(overrides.dtype);
+    add(plan, problem, overrides.m.empty() ? default_m() : overrides.m, "--m");
   }
   return plan;
 }

@@ -26,7 +26,8 @@ struct PlanOverrides {
 // 968; batches of them.
 std::vector<int> default_m();
 
-// The plan of a model by name; "pi05" is the one known. Throws Error{kInvalidArgument} otherwise.
+// The plan of a model by name; "pi05" is the one known: four gemm and two geglu shapes. Throws
+// Error{kInvalidArgument} otherwise.
 Plan model_plan(const std::string& model, const PlanOverrides& overrides);
 
 // A plan file: {"workloads": [{"op": "gemm", "n": 4096, "k": 1024, "group": 128, "dtype": "f16",

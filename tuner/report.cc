@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/stats.h"
+#include "tuner/baseline.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -83,7 +84,8 @@ json row_json(const WorkloadResult& row) {
     out["baselines"][row.baseline->name] = {{"time_us_median", median(row.baseline->time_us)},
                                             {"time_us_samples", row.baseline->time_us},
                                             {"clock_mhz_median", median(row.baseline->clock_mhz)},
-                                            {"detail", row.baseline->detail}};
+                                            {"detail", row.baseline->detail},
+                                            {"note", baseline_note(problem)}};
   }
   return out;
 }
@@ -219,10 +221,12 @@ std::string markdown_summary(const json& report) {
   for (const json& row : report.at("rows")) {
     const Workload workload = workload_of(row);
     if (workload.problem != last) {
+      const std::string note = baseline_note(workload.problem);
       out += fmt::format(
-          "\n## {}\n\n| M | time us | floor us | of floor | baseline us | ratio | MHz | "
+          "\n## {}\n\n{}| M | time us | floor us | of floor | baseline us | ratio | MHz | "
           "kernel | provenance |\n|---|---|---|---|---|---|---|---|---|\n",
-          to_string(workload.problem));
+          to_string(workload.problem),
+          note.empty() ? "" : fmt::format("The baseline is one {}.\n\n", note));
       last = workload.problem;
     }
     if (!row.contains("time_us_median")) {

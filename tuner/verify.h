@@ -5,7 +5,8 @@
 // weight. The bound of an element (docs/kernels.md, "Error bounds"): rounding of the output, plus
 //   D0: 4 u sqrt(sum (x s q)^2), each weight rounded once after its scale;
 //   D1: 2^-22 sum |x s q|, the FP32 accumulation,
-// with u the unit roundoff of the dtype. NaN, infinity and a touched fence are always wrong.
+// with u the unit roundoff of the dtype; for geglu the errors of gate and up, carried through the
+// product, and that of the approximated GELU. NaN, infinity and a touched fence are always wrong.
 #pragma once
 
 #include <memory>
@@ -41,9 +42,7 @@ class Verifier {
   const UtilityKernels& utilities_;
   const Operands& operands_;
   const Stream& stream_;
-  Buffer reference_;  // double [max_m, n]
-  Buffer sum_abs_;    // float [max_m, n]
-  Buffer sum_sq_;     // float [max_m, n]
+  Buffer sums_;  // [max_m, weight_rows]
   mutable Buffer verdict_;
 };
 

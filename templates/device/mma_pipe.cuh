@@ -1,5 +1,5 @@
-// mma_pipe: y = x * dequant(w)^T with mma.sync, weights and activations through a cp.async
-// pipeline.
+// mma_pipe: y = x * dequant(w)^T, or gelu_tanh(x * w_gate^T) * (x * w_up^T), with mma.sync, weights
+// and activations through a cp.async pipeline.
 //
 // Weights are the 16-row operand and tokens the 8-column operand, so M is padded to 8, not to 16.
 //
@@ -19,16 +19,21 @@
 //     kReduce 1: they are a cluster (sm_90), and each adds its share from the others' shared
 //     memory.
 //
+//   GeGLU: the weight has 2N rows, gate and up rows interleaved by 8, so that a thread's c0, c1 are
+//   the gate and c2, c3 the up of the same outputs (row g, tokens 2t and 2t + 1). The last of a
+//   split applies it, to the FP32 sums; a tile of kRowTile rows gives kRowTile / 2 outputs.
+//
 // Run-time arguments: N, K, M, split, raster. Requires (host side, templates/mma_pipe.cc):
 //   n % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx and ldy % 8 ==
 //   0.
 //
 // Config: kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps,
 //   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators),
-//   kReduce, kGroupSize (0: one scale per row), Element (F16 or BF16).
+//   kReduce, kGroupSize (0: one scale per row), kGeglu, Element (F16 or BF16).
 #pragma once
 
 #include "dequant.cuh"
+#include "gelu.cuh"
 #include "gemm_args.h"
 #include "ptx.cuh"
 
@@ -66,6 +71,10 @@ struct MmaPipe {
       kFragments * (kPromotes ? 2 : 1) <= 8 ? kWarpBlocks / kGroupBlocks : 1;
   static constexpr int kStepGroups =
       kPerRow ? 0 : (Config::kDepthTile > kGroup ? Config::kDepthTile / kGroup : 1);
+
+  // Outputs of 16 weight rows, and of the tile.
+  static constexpr int kFragmentOutputs = Config::kGeglu ? 8 : 16;
+  static constexpr int kOutputTile = Config::kRowTile / 16 * kFragmentOutputs;
 
   static constexpr int kWeightBytes = Config::kRowTile * Config::kDepthTile / 2;
   static constexpr int kActivationBytes = Config::kTokenTile * Config::kDepthTile * 2;
@@ -107,10 +116,15 @@ struct MmaPipe {
 
   // ---- which part of the work ------------------------------------------------------------------
 
+  // Rows of the packed weight.
+  __device__ __forceinline__ int weight_rows() const {
+    return Config::kGeglu ? 2 * args.n : args.n;
+  }
+
   // `raster` row tiles are walked together before the next token tile, so that neighbours in time
   // share weights (raster 1) or activations (raster = all row tiles) in L2.
   __device__ __forceinline__ void place() {
-    const int row_tiles = (args.n + Config::kRowTile - 1) / Config::kRowTile;
+    const int row_tiles = (weight_rows() + Config::kRowTile - 1) / Config::kRowTile;
     const int token_tiles = (args.m + Config::kTokenTile - 1) / Config::kTokenTile;
     // Divisions by run-time values cost some 100 cycles each before the first load: as few as can
     // be.
@@ -168,7 +182,7 @@ struct MmaPipe {
     const int token = token_begin + thread / kTokenChunks;
     activations_from = static_cast<const u16*>(args.x) + token * args.ldx +
                        step_begin * Config::kDepthTile + thread % kTokenChunks * 8;
-    row_tiles_left = args.n / 16 - row_tile;
+    row_tiles_left = weight_rows() / 16 - row_tile;
     tokens_left = args.m - token;
   }
 
@@ -221,7 +235,7 @@ struct MmaPipe {
         const long long from = (static_cast<long long>(row_tile) * groups + group) * 32;
         copy(step, to + static_cast<u32>(chunk) * 16,
              static_cast<const char*>(args.scales) + from + chunk % kScaleChunks * 16,
-             row_tile < args.n / 16);
+             row_tile < weight_rows() / 16);
       }
     }
   }
@@ -423,7 +437,7 @@ struct MmaPipe {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const int row = row_begin + (row_warp * kRows + r) * 16 + lane / 4;
-        if (row >= args.n) continue;
+        if (row >= weight_rows()) continue;
         const u16* from = static_cast<const u16*>(args.scales) + row;
         const float scale[2] = {Element::to_f32(load_global_u16(from)),
                                 Element::to_f32(load_global_u16(from + 8))};
@@ -524,35 +538,39 @@ struct MmaPipe {
 
   // Through shared memory, because y is token-major and the fragments are row-major.
   __device__ __forceinline__ void store_output() const {
-    constexpr int kPitch = Config::kRowTile + 8;  // elements; the 8 spread the banks
-    const int row = row_warp * kRows * 16 + lane / 4;
+    constexpr int kPitch = kOutputTile + 8;  // elements; the 8 spread the banks
+    const int output = row_warp * kRows * kFragmentOutputs + lane / 4;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         if (!owns(r, t)) continue;
         const int token = (token_warp * kTokens + t) * 8 + lane % 4 * 2;
+        const float* const c = acc[r][t];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = (token + i % 2) * kPitch + row + r * 16 + i / 2 * 8;
-          store_shared_u16(shared + static_cast<u32>(at) * 2, Element::from_f32(acc[r][t][i]));
+        for (int i = 0; i < kFragmentOutputs / 4; ++i) {
+          const int at = (token + i % 2) * kPitch + output + r * kFragmentOutputs + i / 2 * 8;
+          const float value = Config::kGeglu ? geglu(c[i % 2], c[i % 2 + 2]) : c[i];
+          store_shared_u16(shared + static_cast<u32>(at) * 2, Element::from_f32(value));
         }
       }
     }
     barrier();
-    constexpr int kOutputChunks = Config::kRowTile / 8;  // of one token
+    constexpr int kOutputChunks = kOutputTile / 8;  // of one token
+    const int output_begin = row_begin / 16 * kFragmentOutputs;
     for (int chunk = thread; chunk < Config::kTokenTile * kOutputChunks; chunk += kThreads) {
       const int token = chunk / kOutputChunks;
       const int column = chunk % kOutputChunks * 8;
-      if (token_begin + token >= args.m || row_begin + column >= args.n) continue;
+      if (token_begin + token >= args.m || output_begin + column >= args.n) continue;
       if constexpr (kCluster) {
-        const int row_fragment = column / 16;
+        const int row_fragment = column / kFragmentOutputs;
         const int token_fragment = token / 8;
         const int warp = row_fragment / kRows * Config::kTokenWarps + token_fragment / kTokens;
         const int fragment = row_fragment % kRows * kTokens + token_fragment % kTokens;
         if (finisher(warp, fragment) != split) continue;
       }
-      u16* to = static_cast<u16*>(args.y) + (token_begin + token) * args.ldy + row_begin + column;
+      u16* to =
+          static_cast<u16*>(args.y) + (token_begin + token) * args.ldy + output_begin + column;
       store_global_16(to, load_shared_16(shared + static_cast<u32>(token * kPitch + column) * 2));
     }
   }

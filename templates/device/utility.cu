@@ -66,23 +66,28 @@ extern "C" __global__ void w4_pack_weight(const unsigned char* nibbles, const w4
 
 namespace w4 {
 
-// One 16 x 16 tile of outputs a block: ref = sum x*s*q exactly in double, with the sums that the
-// error bounds need: sum |x*s*q| and sum (x*s*q)^2.
+// What is known of one dot product of x with a dequantised weight row. Layout mirrored in
+// tuner/verify.cc.
+struct Sums {
+  double product;  // sum x*s*q, exactly in double
+  float abs;       // sum |x*s*q|
+  float squares;   // sum (x*s*q)^2
+};
+
+// One 16 x 16 tile of [m, rows] a block.
 template <bool kIsBf16>
 __device__ __forceinline__ void reference(const u16* x, const unsigned char* nibbles,
-                                          const u16* scales, double* ref, float* sum_abs,
-                                          float* sum_sq, int m, int n, int k, int group) {
+                                          const u16* scales, Sums* sums, int m, int rows, int k,
+                                          int group) {
   constexpr int kTile = 16;
   constexpr int kDepth = 32;
   __shared__ float x_tile[kTile][kDepth + 1];
   __shared__ double w_tile[kTile][kDepth + 1];
   const int column = static_cast<int>(threadIdx.x) % kTile;
   const int token = static_cast<int>(threadIdx.x) / kTile;
-  const int row_begin = static_cast<int>(blockIdx.x) % (n / kTile) * kTile;
-  const int token_begin = static_cast<int>(blockIdx.x) / (n / kTile) * kTile;
-  double sum = 0.0;
-  float abs_sum = 0.0F;
-  float sq_sum = 0.0F;
+  const int row_begin = static_cast<int>(blockIdx.x) % (rows / kTile) * kTile;
+  const int token_begin = static_cast<int>(blockIdx.x) / (rows / kTile) * kTile;
+  Sums sum = {0.0, 0.0F, 0.0F};
   for (int depth = 0; depth < k; depth += kDepth) {
     for (int i = static_cast<int>(threadIdx.x); i < kTile * kDepth; i += kTile * kTile) {
       const int line = i / kDepth;
@@ -90,7 +95,7 @@ __device__ __forceinline__ void reference(const u16* x, const unsigned char* nib
       const int x_row = token_begin + line;
       x_tile[line][i % kDepth] =
           x_row < m ? to_float<kIsBf16>(x[static_cast<long long>(x_row) * k + at]) : 0.0F;
-      const long long w_row = row_begin + line;  // n is a multiple of 16
+      const long long w_row = row_begin + line;  // rows is a multiple of 16
       const int nibble = (nibbles[w_row * (k / 2) + at / 2] >> (4 * (at % 2))) & 15;
       const float scale = to_float<kIsBf16>(scales[w_row * (k / group) + at / group]);
       w_tile[line][i % kDepth] = static_cast<double>(scale) * (nibble - 8);
@@ -99,18 +104,15 @@ __device__ __forceinline__ void reference(const u16* x, const unsigned char* nib
     for (int i = 0; i < kDepth; ++i) {
       const double a = x_tile[token][i];
       const double w = w_tile[column][i];
-      sum += a * w;
+      sum.product += a * w;
       const float term = static_cast<float>(a) * static_cast<float>(w);
-      abs_sum += fabsf(term);
-      sq_sum += term * term;
+      sum.abs += fabsf(term);
+      sum.squares += term * term;
     }
     __syncthreads();
   }
   if (token_begin + token < m) {
-    const long long at = static_cast<long long>(token_begin + token) * n + row_begin + column;
-    ref[at] = sum;
-    sum_abs[at] = abs_sum;
-    sum_sq[at] = sq_sum;
+    sums[static_cast<long long>(token_begin + token) * rows + row_begin + column] = sum;
   }
 }
 
@@ -123,31 +125,64 @@ struct Verdict {
   unsigned long long fence_touched;  // canary elements that are not what they were
 };
 
+// The terms of the bound (docs/kernels.md, "Error bounds"). Layout mirrored in tuner/verify.cc.
+struct Bounds {
+  float output_roundoff;  // of |y|
+  float tiny;             // spacing of the smallest numbers
+  float abs_factor;       // of sum |x*s*q|
+  float squares_factor;   // of sqrt(sum (x*s*q)^2)
+  float gelu_factor;      // of |gate|: the FP32 approximation of GELU
+};
+
+// A value with the error that its computation in FP32 may have.
+struct Bounded {
+  double value;
+  double error;
+};
+
+__device__ __forceinline__ Bounded bounded(const Sums& sums, const Bounds& bounds) {
+  return {sums.product, bounds.abs_factor * sums.abs +
+                            bounds.squares_factor * sqrt(static_cast<double>(sums.squares))};
+}
+
+// gelu_tanh(gate) * up. The slope of GELU is at most 1.13.
+__device__ __forceinline__ Bounded bounded_geglu(const Bounded& gate, const Bounded& up,
+                                                 const Bounds& bounds) {
+  constexpr double kSlope = 1.13;
+  constexpr double kRoot2OverPi = 0.79788456080286536;
+  const double x = gate.value;
+  const double gelu = 0.5 * x * (1.0 + tanh(kRoot2OverPi * (x + 0.044715 * x * x * x)));
+  const double gelu_error = kSlope * gate.error + bounds.gelu_factor * fabs(x);
+  return {gelu * up.value, gelu_error * (fabs(up.value) + up.error) + fabs(gelu) * up.error};
+}
+
 __device__ __forceinline__ u32 ordered_bits(float value) {
   return value == value ? __float_as_uint(value) : 0x7f800000u;  // NaN counts as infinite
 }
 
+// y [m, n]; sums [m, n], or [m, 2n] for geglu: gate, then up.
 template <bool kIsBf16>
-__device__ __forceinline__ void judge(const u16* y, const double* ref, const float* sum_abs,
-                                      const float* sum_sq, Verdict* verdict, long long count,
-                                      float output_roundoff, float tiny, float abs_factor,
-                                      float sq_factor) {
+__device__ __forceinline__ void judge(const u16* y, const Sums* sums, Verdict* verdict, int m,
+                                      int n, bool geglu, const Bounds& bounds) {
   float worst = 0.0F;
   float largest = 0.0F;
   double error_sq = 0.0;
   double ref_sq = 0.0;
   bool bad = false;
+  const long long count = static_cast<long long>(m) * n;
   const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
   for (long long i = first; i < count; i += stride) {
-    const double error = fabs(static_cast<double>(to_float<kIsBf16>(y[i])) - ref[i]);
-    const double bound = output_roundoff * fabs(ref[i]) + tiny + abs_factor * sum_abs[i] +
-                         sq_factor * sqrt(static_cast<double>(sum_sq[i]));
+    const Sums* const of_token = sums + i / n * (geglu ? 2 * n : n);
+    Bounded ref = bounded(of_token[i % n], bounds);
+    if (geglu) ref = bounded_geglu(ref, bounded(of_token[n + i % n], bounds), bounds);
+    const double error = fabs(static_cast<double>(to_float<kIsBf16>(y[i])) - ref.value);
+    const double bound = bounds.output_roundoff * fabs(ref.value) + bounds.tiny + ref.error;
     bad = bad || !(error < 1e30);
     worst = fmaxf(worst, static_cast<float>(error / bound));
     largest = fmaxf(largest, static_cast<float>(error));
     error_sq += error * error;
-    ref_sq += ref[i] * ref[i];
+    ref_sq += ref.value * ref.value;
   }
   if (bad) worst = __uint_as_float(0x7f800000u);
   atomicMax(&verdict->worst_ratio_bits, ordered_bits(worst));
@@ -161,31 +196,27 @@ __device__ __forceinline__ void judge(const u16* y, const double* ref, const flo
 }  // namespace w4
 
 extern "C" __global__ void w4_reference_f16(const w4::u16* x, const unsigned char* nibbles,
-                                            const w4::u16* scales, double* ref, float* sum_abs,
-                                            float* sum_sq, int m, int n, int k, int group) {
-  w4::reference<false>(x, nibbles, scales, ref, sum_abs, sum_sq, m, n, k, group);
+                                            const w4::u16* scales, w4::Sums* sums, int m, int rows,
+                                            int k, int group) {
+  w4::reference<false>(x, nibbles, scales, sums, m, rows, k, group);
 }
 
 extern "C" __global__ void w4_reference_bf16(const w4::u16* x, const unsigned char* nibbles,
-                                             const w4::u16* scales, double* ref, float* sum_abs,
-                                             float* sum_sq, int m, int n, int k, int group) {
-  w4::reference<true>(x, nibbles, scales, ref, sum_abs, sum_sq, m, n, k, group);
+                                             const w4::u16* scales, w4::Sums* sums, int m, int rows,
+                                             int k, int group) {
+  w4::reference<true>(x, nibbles, scales, sums, m, rows, k, group);
 }
 
-extern "C" __global__ void w4_judge_f16(const w4::u16* y, const double* ref, const float* sum_abs,
-                                        const float* sum_sq, w4::Verdict* verdict, long long count,
-                                        float output_roundoff, float tiny, float abs_factor,
-                                        float sq_factor) {
-  w4::judge<false>(y, ref, sum_abs, sum_sq, verdict, count, output_roundoff, tiny, abs_factor,
-                   sq_factor);
+extern "C" __global__ void w4_judge_f16(const w4::u16* y, const w4::Sums* sums,
+                                        w4::Verdict* verdict, int m, int n, int geglu,
+                                        const w4::Bounds bounds) {
+  w4::judge<false>(y, sums, verdict, m, n, geglu != 0, bounds);
 }
 
-extern "C" __global__ void w4_judge_bf16(const w4::u16* y, const double* ref, const float* sum_abs,
-                                         const float* sum_sq, w4::Verdict* verdict, long long count,
-                                         float output_roundoff, float tiny, float abs_factor,
-                                         float sq_factor) {
-  w4::judge<true>(y, ref, sum_abs, sum_sq, verdict, count, output_roundoff, tiny, abs_factor,
-                  sq_factor);
+extern "C" __global__ void w4_judge_bf16(const w4::u16* y, const w4::Sums* sums,
+                                         w4::Verdict* verdict, int m, int n, int geglu,
+                                         const w4::Bounds bounds) {
+  w4::judge<true>(y, sums, verdict, m, n, geglu != 0, bounds);
 }
 
 // Counts 16-bit elements of a fence that no longer hold the canary.

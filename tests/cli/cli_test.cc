@@ -44,8 +44,7 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
         "--shape 100,100 --gpu a40", "--shape 16384 --gpu a40", "--group 48 --gpu a40",
         "--dtype f32 --gpu a40", "--budget soon --gpu a40", "--op conv --gpu a40",
         "show --problem gemm_n1", "compare a.json", "--plan x.json --m 3 --gpu a40",
-        "inspect --gpu a40 --config nonsense",
-        "inspect --gpu a40 --problem geglu_n4096_k1024_g128_f16"}) {
+        "inspect --gpu a40 --config nonsense", "inspect --gpu a40 --op conv"}) {
     const CommandResult outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
     const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
                           std::string(arguments).rfind("compare", 0) != 0;
@@ -139,6 +138,30 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   EXPECT_EQ(nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out), shown);
 }
 
+TEST(Cli, ServesGegluLikeAnyOtherOp) {
+  if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
+  const std::string db = temp("geglu.db");
+  const std::string report = temp("geglu.json");
+  for (const std::string& stale : {db, report}) fs::remove(stale);
+  const CommandResult tuned =
+      w4tune_run("--gpu a40 --op geglu --m 10,50 --db " + db + " --report " + report);
+  ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
+  const auto shown = nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
+  ASSERT_EQ(shown.at(0).at("winners").size(), 4U) << "two shapes at two M";
+  for (const auto& winner : shown[0].at("winners")) {
+    EXPECT_EQ(winner.at("problem").get<std::string>().rfind("geglu_", 0), 0U);
+    EXPECT_NE(winner.at("baseline_note").get<std::string>().find("twice the rows"),
+              std::string::npos);
+  }
+  const CommandResult text = w4tune_run("show --db " + db);
+  EXPECT_NE(text.out.find("FP16 GEMM of twice the rows, no activation"), std::string::npos)
+      << text.out;
+  const auto inspected = nlohmann::json::parse(
+      w4tune_run("inspect --json --gpu a40 --op geglu --m 10", "2>/dev/null").out);
+  EXPECT_EQ(inspected.at("workload"), "geglu_n16384_k2048_g128_f16 m=10");
+  EXPECT_NE(inspected.at("source").get<std::string>().find("kGeglu = true"), std::string::npos);
+}
+
 TEST(Cli, ASpentBudgetLeavesWorkloadsUntunedAndSaysSo) {
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   const std::string db = temp("budget.db");
@@ -153,7 +176,7 @@ TEST(Cli, InterruptKeepsWhatIsThereAndTheSameCommandGoesOn) {
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   const std::string db = temp("interrupt.db");
   for (const char* suffix : {"", "-wal", "-shm"}) fs::remove(db + suffix);
-  const std::string command = "--gpu a40 --m 1,16,50,968 --threads 1 --db " + db;
+  const std::string command = "--gpu a40 --m 1,16,50,968 --threads 1 --op gemm --db " + db;
   // SIGINT as soon as the first workload has its line.
   const std::string interrupted =
       std::string("bash -c '") + W4TUNE_CLI + " " + command +

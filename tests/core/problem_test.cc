@@ -61,6 +61,8 @@ TEST(Problem, Sizes) {
   EXPECT_EQ(weight_bytes(geglu), 2 * weight_bytes(kMlpUp));
   EXPECT_EQ(scale_bytes(geglu), 2 * scale_bytes(kMlpUp));
   EXPECT_EQ(bytes_moved({kMlpUp, 1}), 16777216.0 + 524288.0 + 2.0 * (2048 + 16384));
+  EXPECT_EQ(bytes_moved({geglu, 3}), 2.0 * (16777216.0 + 524288.0) + 3 * 2.0 * (2048 + 16384))
+      << "y has the width of one of the two halves";
   EXPECT_EQ(operations({kMlpUp, 3}), 2.0 * 3 * 16384 * 2048);
   EXPECT_EQ(operations({geglu, 3}), 2.0 * operations({kMlpUp, 3}));
 }

@@ -44,6 +44,8 @@ TEST(Golden, RenderedSource) {
                 family.source(config, {Op::kGemm, 4096, 1024, 128, Dtype::kF16}));
   expect_golden("mma_pipe_bf16_channel.cu",
                 family.source(config, {Op::kGemm, 4096, 1024, 1024, Dtype::kBF16}));
+  expect_golden("mma_pipe_f16_geglu.cu",
+                family.source(config, {Op::kGeglu, 4096, 1024, 128, Dtype::kF16}));
 }
 
 // The packed weight is a file format: other programs may have stored it.

@@ -18,20 +18,22 @@ TEST_P(Compiles, EveryCornerWithoutSpills) {
   const std::size_t a40_limit = find_known_device("a40")->info.smem_block_bytes;
   int index = 0;
   for (const KernelConfig& config : corner_configs(GetParam() == "sm_90a" ? 90 : 80)) {
-    // Dtype and group rotate through the corners; D0 has no scale per output.
-    const Dtype dtype = index % 3 == 1 ? Dtype::kBF16 : Dtype::kF16;
-    int group = index % 4 == 0 ? 128 : index % 4 == 1 ? 32 : index % 4 == 2 ? 2048 : 64;
-    if (config.at("dequant") == 0 && group == 2048) group = 128;
-    ++index;
-    const Problem problem{Op::kGemm, 16384, 2048, group, dtype};
-    SCOPED_TRACE(to_string(config) + " " + to_string(problem));
-    const Compilation compilation =
-        Nvrtc::get().compile(family.source(config, problem), sources.headers, GetParam());
-    ASSERT_TRUE(compilation.ok()) << compilation.log;
-    EXPECT_EQ(compilation.spill_bytes, 0);
-    EXPECT_GT(compilation.registers, 0);
-    EXPECT_LE(compilation.registers, 255);
-    EXPECT_LE(static_cast<std::size_t>(family.footprint(config, problem).smem_bytes), a40_limit);
+    for (const Op op : {Op::kGemm, Op::kGeglu}) {
+      // Dtype and group rotate through the corners; D0 has no scale per output.
+      const Dtype dtype = index % 3 == 1 ? Dtype::kBF16 : Dtype::kF16;
+      int group = index % 4 == 0 ? 128 : index % 4 == 1 ? 32 : index % 4 == 2 ? 2048 : 64;
+      if (config.at("dequant") == 0 && group == 2048) group = 128;
+      ++index;
+      const Problem problem{op, 16384, 2048, group, dtype};
+      SCOPED_TRACE(to_string(config) + " " + to_string(problem));
+      const Compilation compilation =
+          Nvrtc::get().compile(family.source(config, problem), sources.headers, GetParam());
+      ASSERT_TRUE(compilation.ok()) << compilation.log;
+      EXPECT_EQ(compilation.spill_bytes, 0);
+      EXPECT_GT(compilation.registers, 0);
+      EXPECT_LE(compilation.registers, 255);
+      EXPECT_LE(static_cast<std::size_t>(family.footprint(config, problem).smem_bytes), a40_limit);
+    }
   }
 }
 

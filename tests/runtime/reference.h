@@ -1,4 +1,4 @@
-// y = x * dequant(w)^T in double on the CPU, with the bound an FP16 or BF16 result must keep
+// What a Problem computes, in double on the CPU, with the bound an FP16 or BF16 result must keep
 // (docs/kernels.md, "Error bounds").
 #pragma once
 
@@ -25,21 +25,34 @@ inline double offset_in_operand(int dequant) {
   return dequant == 2 ? 8.0 : dequant == 3 ? 24.0 : 0.0;
 }
 
-// `dequant` is the kernel's mode; D0, of 0, has the widest bound.
-inline Reference reference(const Problem& problem, const HostOperands& host, int m,
-                           int dequant = 0) {
-  const auto n = static_cast<std::size_t>(problem.n);
+// A value and the error that computing it in FP32 may make.
+struct Bounded {
+  double value = 0.0;
+  double error = 0.0;
+};
+
+// gelu_tanh(gate) * up; GELU rises by 1.13 at most, and is itself approximated.
+inline Bounded geglu(const Bounded& gate, const Bounded& up) {
+  const double x = gate.value;
+  const double gelu = 0.5 * x * (1.0 + std::tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+  const double gelu_error = 1.13 * gate.error + 0x1p-21 * std::abs(x);
+  return {gelu * up.value,
+          gelu_error * (std::abs(up.value) + up.error) + std::abs(gelu) * up.error};
+}
+
+// x * dequant(w)^T [m, weight_rows], before what geglu makes of it.
+inline std::vector<Bounded> products(const Problem& problem, const HostOperands& host, int m,
+                                     int dequant) {
+  const auto rows = static_cast<std::size_t>(weight_rows(problem));
   const auto k = static_cast<std::size_t>(problem.k);
   const auto group = static_cast<std::size_t>(problem.group_size);
   const double u = unit_roundoff(problem.dtype);
   std::vector<double> x(static_cast<std::size_t>(m) * k);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = to_float(problem.dtype, host.x[i]);
-  Reference result;
-  result.y.resize(static_cast<std::size_t>(m) * n);
-  result.bound.resize(result.y.size());
+  std::vector<Bounded> result(static_cast<std::size_t>(m) * rows);
   std::vector<double> w(k);
   std::vector<double> operand(k);
-  for (std::size_t row = 0; row < n; ++row) {
+  for (std::size_t row = 0; row < rows; ++row) {
     for (std::size_t d = 0; d < k; ++d) {
       const int nibble = (host.nibbles[row * k / 2 + d / 2] >> (4 * (d % 2))) & 15;
       const double scale = to_float(problem.dtype, host.scales[row * (k / group) + d / group]);
@@ -56,11 +69,27 @@ inline Reference reference(const Problem& problem, const HostOperands& host, int
         sum_abs += std::abs(x[token * k + d]) * operand[d];
         sum_sq += term * term;
       }
-      result.y[token * n + row] = sum;
-      result.bound[token * n + row] = u * std::abs(sum) +
-                                      (dequant == 0 ? 4.0 * u * std::sqrt(sum_sq) : 0.0) +
-                                      0x1p-22 * sum_abs + 0x1p-24;
+      result[token * rows + row] = {
+          sum, (dequant == 0 ? 4.0 * u * std::sqrt(sum_sq) : 0.0) + 0x1p-22 * sum_abs};
     }
+  }
+  return result;
+}
+
+// `dequant` is the kernel's mode; D0, of 0, has the widest bound.
+inline Reference reference(const Problem& problem, const HostOperands& host, int m,
+                           int dequant = 0) {
+  const auto n = static_cast<std::size_t>(problem.n);
+  const auto rows = static_cast<std::size_t>(weight_rows(problem));
+  const double u = unit_roundoff(problem.dtype);
+  const std::vector<Bounded> sums = products(problem, host, m, dequant);
+  Reference result;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(m) * n; ++i) {
+    const Bounded* const of_token = sums.data() + i / n * rows;
+    Bounded y = of_token[i % n];
+    if (problem.op == Op::kGeglu) y = geglu(y, of_token[n + i % n]);
+    result.y.push_back(y.value);
+    result.bound.push_back(u * std::abs(y.value) + y.error + 0x1p-24);
   }
   return result;
 }

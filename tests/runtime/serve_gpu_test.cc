@@ -32,7 +32,9 @@ TEST(ServeGpuTest, AFreshProcessServesRaggedTokensFromTheExport) {
       .op = Op::kGemm, .n = 1024, .k = 1024, .group_size = 128, .dtype = Dtype::kF16};
   constexpr Problem kRagged{
       .op = Op::kGemm, .n = 1040, .k = 512, .group_size = 64, .dtype = Dtype::kBF16};
-  samples::tune_small_cache(cache, {kEven, kRagged}, {1, 16, 100, 1024});
+  constexpr Problem kGeglu{
+      .op = Op::kGeglu, .n = 528, .k = 512, .group_size = 128, .dtype = Dtype::kF16};
+  samples::tune_small_cache(cache, {kEven, kRagged, kGeglu}, {1, 16, 100, 1024});
   Store::open(cache, Store::Mode::kReadOnly).export_to(exported);
   fs::remove(cache);
 

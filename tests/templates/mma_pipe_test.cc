@@ -18,6 +18,7 @@ std::vector<Workload> pi05_workloads() {
   for (const auto& [n, k] : {std::pair{16384, 2048}, {2048, 16384}, {4096, 1024}, {1024, 4096}}) {
     for (const int m : {1, 10, 16, 50, 128, 968, 1024}) {
       workloads.push_back({{Op::kGemm, n, k, 128, Dtype::kF16}, m});
+      if (n > k) workloads.push_back({{Op::kGeglu, n, k, 128, Dtype::kF16}, m});
     }
   }
   return workloads;
@@ -72,9 +73,6 @@ TEST(MmaPipe, RefusesWhatItCannotCompute) {
   const MmaPipe family;
   const Problem problem{Op::kGemm, 4096, 1024, 128, Dtype::kF16};
   EXPECT_EQ(family.why_not(problem, gpu("a40")), "");
-  Problem geglu = problem;
-  geglu.op = Op::kGeglu;
-  EXPECT_NE(family.why_not(geglu, gpu("a40")), "");
   DeviceInfo turing = gpu("a40");
   turing.sm = 75;
   EXPECT_NE(family.why_not(problem, turing), "");
@@ -90,6 +88,27 @@ TEST(MmaPipe, SourceDoesNotDependOnShape) {
   EXPECT_EQ(family.source(config, {Op::kGemm, 4096, 1024, 1024, Dtype::kF16}),
             family.source(config, {Op::kGemm, 16384, 2048, 2048, Dtype::kF16}))
       << "a scale per output is the same kernel at every K";
+}
+
+TEST(MmaPipe, GegluCountsTheWorkOfItsTwiceAsManyRows) {
+  const MmaPipe family;
+  const KernelConfig config = parse_kernel_config(
+      "mma_pipe row_tile=64 token_tile=16 depth_tile=128 stages=4 row_warps=2 token_warps=1 "
+      "depth_warps=2 dequant=1 reduce=0");
+  const Workload geglu{{Op::kGeglu, 4096, 1024, 128, Dtype::kF16}, 16};
+  const Workload twice{{Op::kGemm, 8192, 1024, 128, Dtype::kF16}, 16};
+  const Candidate candidate{config, {2, 1}};
+  const Cost fused = family.cost(candidate, geglu, gpu("a40"));
+  const Cost plain = family.cost(candidate, twice, gpu("a40"));
+  EXPECT_EQ(fused.mma_us, plain.mma_us);
+  EXPECT_EQ(fused.l2_us, plain.l2_us);
+  EXPECT_LT(fused.dram_us, plain.dram_us) << "y is half as wide";
+  const auto plan = [&](const Workload& workload) {
+    return make_launch_plan(family.footprint(config, workload.problem), workload.problem,
+                            workload.m, candidate.schedule);
+  };
+  EXPECT_EQ(plan(geglu).grid, plan(twice).grid);
+  EXPECT_EQ(plan(geglu).partial_bytes, plan(twice).partial_bytes);
 }
 
 TEST(Cost, IsNeverBelowTheFloorOfItsOwnRates) {

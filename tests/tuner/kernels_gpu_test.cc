@@ -2,14 +2,17 @@
 // reference, at ragged M, on hostile data; and the reference itself against the CPU.
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <algorithm>
+#include <array>
 #include <thread>
+#include <utility>
 
 #include "core/half.h"
 #include "core/weight_layout.h"
 #include "gpu/device.h"
 #include "gpu/driver.h"
 #include "templates/mma_pipe.h"
+#include "tests/runtime/reference.h"
 #include "tests/templates/configs.h"
 #include "tuner/compiler.h"
 #include "tuner/gpu_session.h"
@@ -59,66 +62,88 @@ class Kernels : public testing::Test {
                device_->smem_block_bytes;
   }
 
+  // The first m rows of y, when all that was launched is done.
+  static std::vector<std::uint16_t> output(const Operands& operands, int m) {
+    gpu_->stream().synchronize();
+    std::vector<std::uint16_t> y(static_cast<std::size_t>(m) *
+                                 static_cast<std::size_t>(operands.problem().n));
+    check(driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.y()), y.size() * 2),
+          "cuMemcpyDtoH");
+    return y;
+  }
+
   static inline DeviceInfo* device_ = nullptr;
   static inline Compiler* compiler_ = nullptr;
   static inline GpuSession* gpu_ = nullptr;
   MmaPipe family_;
 };
 
-// Double precision on the host, from the definition.
-std::vector<double> host_reference(const Problem& problem, const HostOperands& host, int m) {
-  std::vector<double> y(static_cast<std::size_t>(m) * static_cast<std::size_t>(problem.n));
-  const auto k = static_cast<std::size_t>(problem.k);
-  const auto group = static_cast<std::size_t>(problem.group_size);
-  for (std::size_t token = 0; token < static_cast<std::size_t>(m); ++token) {
-    for (std::size_t row = 0; row < static_cast<std::size_t>(problem.n); ++row) {
-      double sum = 0.0;
-      for (std::size_t i = 0; i < k; ++i) {
-        const int nibble = (host.nibbles[(row * k + i) / 2] >> (4 * (i % 2))) & 0xF;
-        const double scale = to_float(problem.dtype, host.scales[row * (k / group) + i / group]);
-        sum += static_cast<double>(to_float(problem.dtype, host.x[token * k + i])) * scale *
-               (nibble - 8);
-      }
-      y[token * static_cast<std::size_t>(problem.n) + row] = sum;
-    }
-  }
-  return y;
-}
+constexpr std::array kProblemsOfCpu = {
+    Problem{Op::kGemm, 48, 512, 128, Dtype::kF16},
+    Problem{Op::kGemm, 48, 512, 128, Dtype::kBF16},
+    Problem{Op::kGeglu, 48, 512, 128, Dtype::kF16},
+    Problem{Op::kGeglu, 48, 512, 128, Dtype::kBF16},
+};
 
 TEST_F(Kernels, AgreeWithTheCpuOnASmallProblem) {
-  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
-    const Problem problem{Op::kGemm, 48, 512, 128, dtype};
+  for (const Problem& problem : kProblemsOfCpu) {
     const int m = 19;
     const Operands operands(problem, m, 0, warm());
-    const HostOperands host = random_operands(problem, m, warm().seed);
-    const std::vector<double> expected = host_reference(problem, host, m);
+    const samples::Reference expected =
+        samples::reference(problem, random_operands(problem, m, warm().seed), m);
     for (const KernelConfig& config : corner_configs(device_->sm)) {
       if (!fits(config, problem)) continue;
-      SCOPED_TRACE(to_string(config));
+      SCOPED_TRACE(to_string(config) + " " + to_string(problem));
       operands.poison_y();
       gpu_->reset_counters();
       gpu_->launch_gemm(load(config, problem), problem, {2, 1}, operands.args(m, 0),
                         gpu_->stream().handle());
-      gpu_->stream().synchronize();
-      std::vector<std::uint16_t> y(expected.size() + 2 * Operands::kFenceElements);
-      // The fence lies before y; read it all at once.
-      check(driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.fence_before()),
-                                 y.size() * 2),
-            "cuMemcpyDtoH");
-      const double u = unit_roundoff(dtype);
-      for (std::size_t i = 0; i < expected.size(); ++i) {
-        const double got = to_float(dtype, y[i + Operands::kFenceElements]);
-        ASSERT_NEAR(got, expected[i], u * std::abs(expected[i]) + 8.0 * u) << "element " << i;
-      }
+      ASSERT_LE(samples::worst_ratio(problem, expected, output(operands, m), m, 48), 1.0);
     }
   }
 }
 
+// Large gates of both signs: GELU is 0 or the gate itself there, and never NaN.
+TEST_F(Kernels, GegluSaturatesLikeItsDefinition) {
+  const Problem problem{Op::kGeglu, 64, 512, 128, Dtype::kBF16};
+  const int m = 16;
+  // Outliers of thirty times, through a scale of thirty times.
+  HostOperands host = random_operands(problem, m, 5, DataKind::kOutliers);
+  for (std::uint16_t& scale : host.scales) {
+    scale = from_float(problem.dtype, 30.0F * to_float(problem.dtype, scale));
+  }
+  const samples::Reference expected = samples::reference(problem, host, m);
+  std::vector<std::uint32_t> packed(weight_bytes(problem) / 4);
+  std::vector<std::uint16_t> packed_scales(scale_bytes(problem) / 2);
+  pack_weight(problem, host.nibbles.data(), NibbleEncoding::kOffset8, host.scales.data(),
+              packed.data(), packed_scales.data());
+  Buffer w(packed.size() * 4);
+  w.upload(packed.data(), w.size_bytes());
+  Buffer scales(packed_scales.size() * 2);
+  scales.upload(packed_scales.data(), scales.size_bytes());
+  Buffer x(host.x.size() * 2);
+  x.upload(host.x.data(), x.size_bytes());
+  const Operands shape(problem, m, 0, warm());
+  w4::GemmArgs args = shape.args(m, 0);
+  args.w = w.as<void>();
+  args.scales = scales.as<void>();
+  args.x = x.as<void>();
+  for (const KernelConfig& config : corner_configs(device_->sm)) {
+    if (!fits(config, problem)) continue;
+    shape.poison_y();
+    gpu_->reset_counters();
+    gpu_->launch_gemm(load(config, problem), problem, {2, 1}, args, gpu_->stream().handle());
+    ASSERT_LE(samples::worst_ratio(problem, expected, output(shape, m), m, 64), 1.0)
+        << to_string(config);
+  }
+}
+
 TEST_F(Kernels, EveryCornerIsWithinTheBoundsAtRaggedM) {
-  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
+  for (const auto& [op, dtype] :
+       {std::pair{Op::kGemm, Dtype::kF16}, {Op::kGemm, Dtype::kBF16}, {Op::kGeglu, Dtype::kF16}}) {
     for (const int group : {32, 64, 128, 1024}) {
-      // 720 rows: no multiple of any row tile but 16.
-      const Problem problem{Op::kGemm, 720, 1024, group, dtype};
+      // 720 rows: no multiple of any row tile but 16 (and of geglu's 1440, of 32).
+      const Problem problem{op, 720, 1024, group, dtype};
       const Operands operands(problem, 300, 0, warm());
       const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
       for (const KernelConfig& config : corner_configs(device_->sm)) {
@@ -144,8 +169,9 @@ TEST_F(Kernels, EveryCornerIsWithinTheBoundsAtRaggedM) {
 }
 
 TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
-  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
-    const Problem problem{Op::kGemm, 256, 16384, 128, dtype};
+  for (const auto& [op, dtype] :
+       {std::pair{Op::kGemm, Dtype::kF16}, {Op::kGemm, Dtype::kBF16}, {Op::kGeglu, Dtype::kF16}}) {
+    const Problem problem{op, op == Op::kGeglu ? 128 : 256, 16384, 128, dtype};
     for (const DataKind kind : {DataKind::kPlain, DataKind::kPositiveMean, DataKind::kOutliers,
                                 DataKind::kAllMinus8, DataKind::kZeroScales}) {
       const Operands operands(problem, 50, 0, warm(), kind);
@@ -165,54 +191,58 @@ TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
 }
 
 TEST_F(Kernels, SplitResultsAreBitIdenticalOverRepeats) {
-  const Problem problem{Op::kGemm, 1024, 4096, 128, Dtype::kF16};
-  const int m = 16;
-  const Operands operands(problem, m, 0, warm());
-  for (const KernelConfig& config : corner_configs(device_->sm)) {
-    if (!fits(config, problem)) continue;
-    std::vector<std::uint16_t> first;
-    gpu_->reset_counters();
-    for (int repeat = 0; repeat < 100; ++repeat) {
-      operands.poison_y();
-      gpu_->launch_gemm(load(config, problem), problem, {8, 1}, operands.args(m, 0),
-                        gpu_->stream().handle());
-      gpu_->stream().synchronize();
-      std::vector<std::uint16_t> y(static_cast<std::size_t>(m) * 1024);
-      check(
-          driver().memcpy_dtoh(y.data(), reinterpret_cast<CUdeviceptr>(operands.y()), y.size() * 2),
-          "cuMemcpyDtoH");
-      if (repeat == 0) first = y;
-      ASSERT_EQ(y, first) << to_string(config) << " repeat " << repeat;
+  for (const Op op : {Op::kGemm, Op::kGeglu}) {
+    const Problem problem{op, 1024, 4096, 128, Dtype::kF16};
+    const int m = 16;
+    const Operands operands(problem, m, 0, warm());
+    for (const KernelConfig& config : corner_configs(device_->sm)) {
+      if (!fits(config, problem)) continue;
+      std::vector<std::uint16_t> first;
+      gpu_->reset_counters();
+      for (int repeat = 0; repeat < 100; ++repeat) {
+        operands.poison_y();
+        gpu_->launch_gemm(load(config, problem), problem, {8, 1}, operands.args(m, 0),
+                          gpu_->stream().handle());
+        const std::vector<std::uint16_t> y = output(operands, m);
+        if (repeat == 0) first = y;
+        ASSERT_EQ(y, first) << to_string(config) << " repeat " << repeat;
+      }
     }
   }
 }
 
 TEST_F(Kernels, TheVerifierRejectsWrongResults) {
-  const Problem problem{Op::kGemm, 256, 1024, 128, Dtype::kF16};
-  const int m = 16;
-  const Operands operands(problem, m, 0, warm());
-  const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
-  const KernelConfig config = corner_configs()[4];
-  const auto poke = [&](const std::uint16_t* at, std::uint16_t value) {
-    check(driver().memcpy_htod(reinterpret_cast<CUdeviceptr>(at), &value, sizeof(value)),
-          "cuMemcpyHtoD");
-  };
-  ASSERT_LE(gpu_->check(load(config, problem), {config, {1, 1}}, operands, verifier, m).worst_ratio,
-            1.0);
-  std::uint16_t right = 0;
-  check(driver().memcpy_dtoh(&right, reinterpret_cast<CUdeviceptr>(operands.y() + 77), 2),
-        "cuMemcpyDtoH");
-  poke(operands.y() + 77, static_cast<std::uint16_t>(right ^ 0x20));  // one element, 32 ulp
-  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0);
-  poke(operands.y() + 77, 0x7e00);  // NaN
-  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0);
-  poke(operands.y() + 77, right);
-  EXPECT_LE(verifier.judge(m, 1).worst_ratio, 1.0);
-  poke(operands.fence_after() + 5, 0);
-  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0) << "a write behind the output";
-  poke(operands.fence_after() + 5, Operands::kCanary);
-  poke(operands.fence_before() + 5, 0);
-  EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0) << "a write before the output";
+  for (const Op op : {Op::kGemm, Op::kGeglu}) {
+    const Problem problem{op, 256, 1024, 128, Dtype::kF16};
+    const int m = 16;
+    const Operands operands(problem, m, 0, warm());
+    const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
+    const KernelConfig config = corner_configs()[4];
+    const auto poke = [&](const std::uint16_t* at, std::uint16_t value) {
+      check(driver().memcpy_htod(reinterpret_cast<CUdeviceptr>(at), &value, sizeof(value)),
+            "cuMemcpyHtoD");
+    };
+    ASSERT_LE(
+        gpu_->check(load(config, problem), {config, {1, 1}}, operands, verifier, m).worst_ratio,
+        1.0);
+    const std::vector<std::uint16_t> y = output(operands, m);
+    // An element above 1/4: 32 ulp of it are far outside the bound.
+    const auto large =
+        std::find_if(y.begin(), y.end(), [](int bits) { return (bits & 0x7fff) > 0x3400; });
+    ASSERT_NE(large, y.end());
+    const std::uint16_t* const at = operands.y() + (large - y.begin());
+    poke(at, static_cast<std::uint16_t>(*large ^ 0x20));
+    EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0);
+    poke(at, 0x7e00);  // NaN
+    EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0);
+    poke(at, *large);
+    EXPECT_LE(verifier.judge(m, 1).worst_ratio, 1.0);
+    poke(operands.fence_after() + 5, 0);
+    EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0) << "a write behind the output";
+    poke(operands.fence_after() + 5, Operands::kCanary);
+    poke(operands.fence_before() + 5, 0);
+    EXPECT_GT(verifier.judge(m, 1).worst_ratio, 1.0) << "a write before the output";
+  }
 }
 
 TEST_F(Kernels, PackingOnTheGpuEqualsPackingOnTheCpu) {

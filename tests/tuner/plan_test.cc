@@ -29,14 +29,31 @@ std::string error_of(const std::string& text) {
   return "no error";
 }
 
-TEST(Plan, Pi05HasFourShapesAtNineteenM) {
+TEST(Plan, Pi05HasSixLayersAtNineteenM) {
   const Plan plan = model_plan("pi05", {});
-  EXPECT_EQ(plan.workloads.size(), 76U);
+  EXPECT_EQ(plan.workloads.size(), 114U);
   const std::vector<Problem> problems = problems_of(plan);
-  ASSERT_EQ(problems.size(), 4U);
+  ASSERT_EQ(problems.size(), 6U);
   EXPECT_EQ(to_string(problems[0]), "gemm_n16384_k2048_g128_f16");
   EXPECT_EQ(to_string(problems[3]), "gemm_n1024_k4096_g128_f16");
+  EXPECT_EQ(to_string(problems[4]), "geglu_n16384_k2048_g128_f16");
+  EXPECT_EQ(to_string(problems[5]), "geglu_n4096_k1024_g128_f16");
   EXPECT_EQ(tokens_of(plan, problems[1]), default_m());
+  EXPECT_EQ(tokens_of(plan, problems[5]), default_m());
+}
+
+TEST(Plan, AnOpNarrowsTheModelAndAppliesToShapesOfOnesOwn) {
+  PlanOverrides overrides;
+  overrides.m = {10};
+  overrides.ops = {Op::kGeglu};
+  EXPECT_EQ(problems_of(model_plan("pi05", overrides)).size(), 2U);
+  overrides.ops = {Op::kGemm};
+  EXPECT_EQ(problems_of(model_plan("pi05", overrides)).size(), 4U);
+  overrides.ops = {Op::kGemm, Op::kGeglu};
+  overrides.shapes = {{2048, 512}};
+  const Plan plan = model_plan("pi05", overrides);
+  ASSERT_EQ(plan.workloads.size(), 2U);
+  EXPECT_EQ(to_string(plan.workloads[1]), "geglu_n2048_k512_g128_f16 m=10");
 }
 
 TEST(Plan, OverridesReplaceTheModelsOwn) {

@@ -88,6 +88,17 @@ TEST(Report, SummaryNamesWhatIsLost) {
   EXPECT_NE(summary.find("| 1024 | untuned |"), std::string::npos);
 }
 
+TEST(Report, SaysWhatTheBaselineOfGegluIs) {
+  TuneResult result = sample_result();
+  const std::string plain = markdown_summary(report_json(sample_run(), result));
+  EXPECT_EQ(plain.find("twice the rows"), std::string::npos);
+  result.rows[0].workload.problem.op = Op::kGeglu;
+  const nlohmann::json report = report_json(sample_run(), result);
+  const std::string note = "FP16 GEMM of twice the rows, no activation";
+  EXPECT_EQ(report.at("rows").at(0).at("baselines").at("cublaslt_f16").at("note"), note);
+  EXPECT_NE(markdown_summary(report).find("The baseline is one " + note), std::string::npos);
+}
+
 TEST(Report, RefusesWhatIsNotAReport) {
   const std::string path = (std::filesystem::temp_directory_path() / "w4tune_bad.json").string();
   for (const char* text :

@@ -11,6 +11,7 @@ struct Config {
   static constexpr int kDequant = 1;
   static constexpr int kReduce = 0;
   static constexpr int kGroupSize = 128;
+  static constexpr bool kGeglu = false;
 };
 extern "C" __global__ void __launch_bounds__(w4::num_threads<Config>(), 1)
 w4_kernel(const __grid_constant__ w4::GemmArgs args) {

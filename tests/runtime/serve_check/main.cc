@@ -1,4 +1,4 @@
-// w4tune_serve_check FILE: serves every gemm of a cache file at ragged M from 1 to 1100 and
+// w4tune_serve_check FILE: serves every problem of a cache file at ragged M from 1 to 1100 and
 // compares with a reference in double. Links libw4tune alone and opens the driver itself, as an
 // engine would. Prints the worst error of each problem as a share of its bound; exit code 1 when
 // one is above it.
@@ -114,10 +114,11 @@ std::uint16_t random_bits(Dtype dtype, int exponent, bool is_signed, std::mt1993
 struct Layer {
   explicit Layer(const Problem& problem)
       : n(static_cast<std::size_t>(problem.n)),
+        rows(problem.op == w4tune::Op::kGeglu ? 2 * n : n),
         k(static_cast<std::size_t>(problem.k)),
         group(static_cast<std::size_t>(problem.group_size)),
-        nibbles(n * k / 2),
-        scales(n * k / group),
+        nibbles(rows * k / 2),
+        scales(rows * k / group),
         x(kMostTokens * k),
         y(kMostTokens * n),
         bound(kMostTokens * n) {
@@ -125,16 +126,41 @@ struct Layer {
     for (auto& byte : nibbles) byte = static_cast<std::uint8_t>(random());
     for (auto& scale : scales) scale = random_bits(problem.dtype, -6, false, random);
     for (auto& value : x) value = random_bits(problem.dtype, 0, true, random);
-    multiply(problem.dtype);
+    // The unit roundoff; each weight is rounded after its scale, the sum in FP32, the output once.
+    const double u = problem.dtype == Dtype::kF16 ? 0x1p-11 : 0x1p-8;
+    const std::vector<Bounded> sums = multiply(problem.dtype, u);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const Bounded* const of_token = sums.data() + i / n * rows;
+      const Bounded& sum = of_token[i % n];
+      const Bounded result = rows == n ? sum : geglu(sum, of_token[n + i % n]);
+      y[i] = result.value;
+      bound[i] = u * std::abs(result.value) + result.error + 0x1p-24;
+    }
   }
 
-  void multiply(Dtype dtype) {
-    // The unit roundoff; each weight is rounded after its scale, the sum in FP32, the output once.
-    const double u = dtype == Dtype::kF16 ? 0x1p-11 : 0x1p-8;
+  // A value and the error that computing it in FP32 may make.
+  struct Bounded {
+    double value = 0.0;
+    double error = 0.0;
+  };
+
+  // gelu_tanh(gate) * up; GELU rises by 1.13 at most, and is itself approximated.
+  static Bounded geglu(const Bounded& gate, const Bounded& up) {
+    const double x = gate.value;
+    const double gelu =
+        0.5 * x * (1.0 + std::tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    const double gelu_error = 1.13 * gate.error + 0x1p-21 * std::abs(x);
+    return {gelu * up.value,
+            gelu_error * (std::abs(up.value) + up.error) + std::abs(gelu) * up.error};
+  }
+
+  // [kMostTokens, rows]
+  [[nodiscard]] std::vector<Bounded> multiply(Dtype dtype, double u) const {
+    std::vector<Bounded> sums(kMostTokens * rows);
     std::vector<double> x_values(x.size());
     for (std::size_t i = 0; i < x.size(); ++i) x_values[i] = to_double(dtype, x[i]);
     std::vector<double> w(k);
-    for (std::size_t row = 0; row < n; ++row) {
+    for (std::size_t row = 0; row < rows; ++row) {
       for (std::size_t d = 0; d < k; ++d) {
         const int nibble = (nibbles[(row * k + d) / 2] >> (4 * (d % 2))) & 15;
         w[d] = (nibble - 8) * to_double(dtype, scales[(row * k + d) / group]);
@@ -149,14 +175,14 @@ struct Layer {
           sum_abs += std::abs(term);
           sum_sq += term * term;
         }
-        y[token * n + row] = sum;
-        bound[token * n + row] =
-            u * std::abs(sum) + 4.0 * u * std::sqrt(sum_sq) + 0x1p-22 * sum_abs + 0x1p-24;
+        sums[token * rows + row] = {sum, 4.0 * u * std::sqrt(sum_sq) + 0x1p-22 * sum_abs};
       }
     }
+    return sums;
   }
 
-  std::size_t n;
+  std::size_t n;     // width of y
+  std::size_t rows;  // of the weight
   std::size_t k;
   std::size_t group;
   std::vector<std::uint8_t> nibbles;
@@ -217,7 +243,8 @@ int main(int argc, char** argv) {
     bool is_right = !problems.empty();
     for (const Problem& problem : problems) {
       const double worst = worst_share(dispatcher, problem, cuda);
-      std::printf("n %d, k %d, group %d: worst error %.3f of the bound\n", problem.n, problem.k,
+      std::printf("%s n %d, k %d, group %d: worst error %.3f of the bound\n",
+                  problem.op == w4tune::Op::kGeglu ? "geglu" : "gemm", problem.n, problem.k,
                   problem.group_size, worst);
       is_right = is_right && worst <= 1.0;
     }
