@@ -18,6 +18,7 @@ struct GemmArgs {
   int k;                   // depth
   int split_k;             // CTAs that share the depth of one output tile, >= 1
   int raster;              // row tiles walked together before the next token tile, >= 1
+  int dependent;           // 1: launched to begin before the kernel before has ended (sm_90)
 };
 
 }  // namespace w4

@@ -20,6 +20,11 @@ struct Footprint {
   int smem_bytes = 0;  // dynamic shared memory of one CTA
   // The CTAs of a split form a thread block cluster (sm_90) and need no workspace.
   bool cluster_split = false;
+  // The kernel takes a second argument, a tensor map of x with boxes of token_tile x depth_tile
+  // (sm_90; gpu/tensor_map.h).
+  bool token_map = false;
+  // It may be launched to begin before the kernel before it in the stream has ended (sm_90).
+  bool dependent = false;
 
   auto operator<=>(const Footprint&) const = default;
 };

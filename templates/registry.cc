@@ -8,8 +8,10 @@
 #include "core/check.h"
 #include "core/hash.h"
 #include "generated/device_sources.h"
+#include "templates/bulk_pipe.h"
 #include "templates/family.h"
 #include "templates/mma_pipe.h"
+#include "templates/mma_reg.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -34,7 +36,9 @@ std::string read_text(const std::string& path) {
 
 std::span<const Family* const> families() {
   static const MmaPipe mma_pipe;
-  static const std::array<const Family*, 1> all = {&mma_pipe};
+  static const MmaReg mma_reg;
+  static const BulkPipe bulk_pipe;
+  static const std::array<const Family*, 3> all = {&mma_pipe, &mma_reg, &bulk_pipe};
   return all;
 }
 

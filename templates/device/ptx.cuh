@@ -33,9 +33,10 @@ namespace w4 {
 __device__ __forceinline__ int thread_index() { return static_cast<int>(threadIdx.x); }
 __device__ __forceinline__ int block_index() { return static_cast<int>(blockIdx.x); }
 
-// Byte offset of dynamic shared memory within the .shared window.
+// Byte offset of dynamic shared memory within the .shared window; a multiple of 1024, what the
+// swizzle of a tensor copy counts from.
 __device__ __forceinline__ u32 shared_base() {
-  extern __shared__ __align__(128) unsigned char w4_shared[];
+  extern __shared__ __align__(1024) unsigned char w4_shared[];
   return static_cast<u32>(__cvta_generic_to_shared(w4_shared));
 }
 
@@ -166,10 +167,20 @@ __device__ __forceinline__ void store_global_16(void* address, const U32x4& valu
                : "memory");
 }
 
+__device__ __forceinline__ u32 load_global_u32(const void* address) {
+  u32 r;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(r) : "l"(address));
+  return r;
+}
+
 __device__ __forceinline__ u16 load_global_u16(const void* address) {
   u16 r;
   asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(r) : "l"(address));
   return r;
+}
+
+__device__ __forceinline__ void store_global_u16(void* address, u16 value) {
+  asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(value) : "memory");
 }
 
 // ---- synchronisation --------------------------------------------------------------------------
@@ -200,6 +211,13 @@ __device__ __forceinline__ void store_global_u32(u32* address, u32 value) {
 // ---- between the lanes of a warp --------------------------------------------------------------
 
 // The value of lane `lane ^ mask`.
+// The value of lane `source`.
+__device__ __forceinline__ u32 shuffle(u32 value, int source) {
+  u32 r;
+  asm volatile("shfl.sync.idx.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(r) : "r"(value), "r"(source));
+  return r;
+}
+
 __device__ __forceinline__ u32 shuffle_xor(u32 value, int mask) {
   u32 r;
   asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;"
@@ -247,6 +265,19 @@ __device__ __forceinline__ F32x4 load_cluster_f32x4(u32 address) {
                : "r"(address)
                : "memory");
   return r;
+}
+
+// ---- dependent launches (sm_90) ---------------------------------------------------------------
+
+// Lets the next kernel of the stream begin, if it was launched to begin early.
+__device__ __forceinline__ void dependents_launch() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// Waits until the kernel before has ended and what it wrote can be read. A kernel that was launched
+// to begin early reads and writes nothing but its own constants before.
+__device__ __forceinline__ void dependency_wait() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // ---- arithmetic -------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+// bulk_pipe: the sm_90 family fed by the copy engine (templates/device/bulk_pipe.cuh), with mma.sync or
+// wgmma.
+#pragma once
+
+#include "templates/family.h"
+
+namespace w4tune {
+
+class BulkPipe final : public Family {
+ public:
+  [[nodiscard]] std::string_view id() const override { return "bulk_pipe"; }
+  [[nodiscard]] int version() const override { return 1; }
+  [[nodiscard]] std::string why_not(const Problem& problem,
+                                    const DeviceInfo& device) const override;
+  [[nodiscard]] Space space(const Workload& workload, const DeviceInfo& device,
+                            std::size_t max_workspace_bytes) const override;
+  [[nodiscard]] Footprint footprint(const KernelConfig& config,
+                                    const Problem& problem) const override;
+  [[nodiscard]] std::string source(const KernelConfig& config,
+                                   const Problem& problem) const override;
+  [[nodiscard]] Cost cost(const Candidate& candidate, const Workload& workload,
+                          const DeviceInfo& device) const override;
+};
+
+}  // namespace w4tune

@@ -1,0 +1,518 @@
+// bulk_pipe: y = x * dequant(w)^T on sm_90, everything brought by the copy engine.
+//
+//                  tokens (M)            one CTA: kRowTile x kTokenTile outputs over a share of the
+//            +--------+--------+- - -+   depth, walked in steps of kDepthTile through kStages
+//            buffers
+//   rows (N) | CTA    |        |     |     x  [kDepthTile/64][kTokenTile][64]  one tensor copy,
+//   kRowTile | tile   |        |     |        128-byte swizzle
+//            +--------+--------+- - -+     w  [kRowTile/16][kDepthTile/64][512 B]  layout L0, one
+//            bulk |        |        |     |        copy for each 16 rows
+//            +--------+--------+- - -+   and, once, the scales of the whole share
+//            kTokenTile
+//
+//   producer   one warp; requests x before the weights of the same step, because the products wait
+//              for both and x is the one that is already in L2
+//   consumers  kRowWarps x kDepthWarps warps; each has 16 rows and kDepthTile / kDepthWarps of a
+//              step's depth
+//     kMath 0  mma.sync: tokens by ldmatrix
+//     kMath 1  wgmma: four row warps are a warpgroup; weights from registers, tokens straight from
+//              shared memory
+//
+// The producer tells the consumers by an mbarrier that counts bytes (full), they tell it by one
+// that counts warps (empty). Launched to begin early, the kernel requests its weights before it
+// waits for the kernel before.
+//
+// The warps along the depth are summed through shared memory; the split_k CTAs of a tile
+//   kReduce 0: through the workspace (epilogue.cuh), or
+//   kReduce 1: as a cluster; each stores its partials into the shared memory of the CTA that
+//              finishes the fragment, which adds them in the order of the split.
+//
+// Run-time arguments: N, K, M, split. Requires (host side, templates/bulk_pipe.cc):
+//   rows % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx % 8 == 0.
+//
+// Config: kRowWarps, kDepthWarps, kTokenTile, kDepthTile, kStages, kMath, kDequant (0: FP16 scale
+// on
+//   each weight; 1: FP32 scale on each group's sums), kReduce, kGroupSize (0: one scale per row),
+//   kGeglu, Element.
+#pragma once
+
+#include "dequant.cuh"
+#include "epilogue.cuh"
+#include "gemm_args.h"
+#include "ptx_sm90.cuh"
+
+namespace w4 {
+
+template <class Config>
+constexpr int num_threads() {
+  return 32 * Config::kRowWarps * Config::kDepthWarps + 32;
+}
+
+template <class Config>
+struct BulkPipe {
+  using Element = typename Config::Element;
+
+  static constexpr int kRowWarps = Config::kRowWarps;
+  static constexpr int kDepthWarps = Config::kDepthWarps;
+  static constexpr int kConsumers = kRowWarps * kDepthWarps;  // warps; the producer comes after
+  static constexpr int kConsumerThreads = 32 * kConsumers;
+  static constexpr int kTokens = Config::kTokenTile / 8;     // 8-token fragments
+  static constexpr int kBlocks = Config::kDepthTile / 64;    // L0 blocks of a step
+  static constexpr int kWarpBlocks = kBlocks / kDepthWarps;  // of one warp
+  static constexpr int kStages = Config::kStages;
+
+  static constexpr bool kCluster = Config::kReduce == 1;
+  static constexpr bool kPerRow = Config::kGroupSize == 0;
+  static constexpr bool kScaleWeights = Config::kDequant == 0;
+  static constexpr bool kPromotes = !kScaleWeights && !kPerRow;
+  static constexpr int kGroup = kPerRow ? 64 : Config::kGroupSize;
+  static constexpr int kGroupSteps = kGroup / 16;  // 16-deep steps of a group
+
+  static constexpr u32 kTokenBlockBytes = Config::kTokenTile * 128;
+  static constexpr u32 kTokenBytes = kBlocks * kTokenBlockBytes;
+  static constexpr u32 kRowBytes = kBlocks * 512;  // of 16 rows
+  static constexpr u32 kStageBytes = kTokenBytes + kRowWarps * kRowBytes;
+  static constexpr int kUnits = kRowWarps * kTokens;  // 16 x 8 fragments of the tile
+  static constexpr u32 kSumBytes = kDepthWarps > 1 ? kDepthWarps* kUnits * 512 : 0;
+  static constexpr u32 kRing = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
+  // Shared memory: ring | partials from the cluster | barriers | scales of the share.
+  static constexpr int kMaxCluster = 8;
+  static constexpr u32 kReceived = kRing;
+  static constexpr u32 kReceivedBytes = kCluster ? (kUnits + kMaxCluster) * 512 : 0;
+  static constexpr u32 kBarriers = kReceived + kReceivedBytes;
+  static constexpr u32 kBarrierBytes = 256;
+  static constexpr u32 kScales = kBarriers + kBarrierBytes;
+
+  static_assert(kStages >= 2 && kStages <= 12, "two barriers of 8 bytes a stage in kBarrierBytes");
+  static_assert(kBlocks % kDepthWarps == 0, "whole L0 blocks a warp");
+  static_assert(kPerRow || kWarpBlocks * 64 % kGroup == 0, "whole groups a warp");
+  static_assert(Config::kMath == 0 || kRowWarps % 4 == 0, "whole warpgroups");
+  static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
+  static_assert(Config::kRowTile == 16 * kRowWarps, "16 rows a warp");
+
+  const GemmArgs& args;
+  const TensorMap& tokens_map;
+  const u32 shared = shared_base();
+  const int thread = thread_index();
+  const int lane = thread % 32;
+  const int warp = thread / 32;
+  const int row_warp = warp % kRowWarps;
+  const int depth_warp = warp / kRowWarps;
+
+  int tile;
+  int split;
+  int row_begin;
+  int token_begin;
+  int step_begin;
+  int num_steps;
+  int num_groups;  // of the share
+
+  float acc[kTokens * 4];
+
+  __device__ __forceinline__ BulkPipe(const GemmArgs& a, const TensorMap& map)
+      : args(a), tokens_map(map) {}
+
+  __device__ __forceinline__ void place() {
+    int linear = block_index();
+    const int steps = args.k / Config::kDepthTile;
+    split = 0;
+    step_begin = 0;
+    num_steps = steps;
+    if (args.split_k > 1) {
+      linear = block_index() / args.split_k;
+      split = block_index() - linear * args.split_k;
+      const int share = steps / args.split_k;  // the first `longer` shares have one step more
+      const int longer = steps - share * args.split_k;
+      step_begin = split * share + (split < longer ? split : longer);
+      num_steps = share + (split < longer ? 1 : 0);
+    }
+    tile = linear;
+    int token_tile = 0;
+    if (args.m > Config::kTokenTile) {
+      const int token_tiles = (args.m + Config::kTokenTile - 1) / Config::kTokenTile;
+      linear = tile / token_tiles;
+      token_tile = tile - linear * token_tiles;
+    }
+    row_begin = linear * Config::kRowTile;
+    token_begin = token_tile * Config::kTokenTile;
+    num_groups = num_steps * Config::kDepthTile / kGroup;
+  }
+
+  __device__ __forceinline__ u32 stage(int slot) const {
+    return shared + static_cast<u32>(slot) * kStageBytes;
+  }
+  __device__ __forceinline__ u32 barrier_at(int index) const {
+    return shared + kBarriers + static_cast<u32>(index) * 8;
+  }
+  __device__ __forceinline__ u32 full(int slot) const { return barrier_at(slot); }
+  __device__ __forceinline__ u32 empty(int slot) const { return barrier_at(kStages + slot); }
+  __device__ __forceinline__ u32 scales_full() const { return barrier_at(2 * kStages); }
+  __device__ __forceinline__ u32 received() const { return barrier_at(2 * kStages + 1); }
+  __device__ __forceinline__ u32 vote() const { return barrier_at(2 * kStages + 2); }
+
+  // ---- producer ---------------------------------------------------------------------------------
+
+  // 16-row fragments of the tile that exist: the last tile may reach beyond the weight.
+  __device__ __forceinline__ int present_rows() const {
+    const int rows = (Config::kGeglu ? 2 * args.n : args.n) - row_begin;
+    return rows < Config::kRowTile ? rows / 16 : kRowWarps;
+  }
+
+  __device__ __forceinline__ void init_barriers() const {
+    if (lane == 0) {
+#pragma unroll
+      for (int slot = 0; slot < kStages; ++slot) {
+        mbarrier_init(full(slot), 1);
+        mbarrier_init(empty(slot), kConsumers);
+      }
+      mbarrier_init(scales_full(), 1);
+      mbarrier_init(received(), 1);
+      mbarrier_init_fence();
+    }
+    warp_sync();
+  }
+
+  __device__ __forceinline__ void expect_stage(int slot) const {
+    if (lane == 0) {
+      mbarrier_expect(full(slot), kTokenBytes + static_cast<u32>(present_rows()) * kRowBytes);
+    }
+    warp_sync();
+  }
+
+  __device__ __forceinline__ void request_weights(int step, int slot) const {
+    if (lane >= present_rows()) return;
+    const long long block = static_cast<long long>(row_begin / 16 + lane) * (args.k / 64) +
+                            (step_begin + step) * kBlocks;
+    bulk_copy(stage(slot) + kTokenBytes + static_cast<u32>(lane) * kRowBytes,
+              static_cast<const char*>(args.w) + block * 512, kRowBytes, full(slot));
+  }
+
+  __device__ __forceinline__ void request_tokens(int step, int slot) const {
+    if (lane != 0) return;
+    tensor_copy_3d(stage(slot), &tokens_map, 0, token_begin, (step_begin + step) * kBlocks,
+                   full(slot));
+  }
+
+  __device__ __forceinline__ void request_scales() const {
+    if constexpr (!kPerRow) {
+      const u32 bytes = static_cast<u32>(num_groups) * 32;  // of 16 rows
+      if (lane == 0) mbarrier_expect(scales_full(), static_cast<u32>(present_rows()) * bytes);
+      warp_sync();
+      if (lane >= present_rows()) return;
+      const long long group = static_cast<long long>(row_begin / 16 + lane) * (args.k / kGroup) +
+                              static_cast<long long>(step_begin) * (Config::kDepthTile / kGroup);
+      bulk_copy(shared + kScales + static_cast<u32>(lane) * bytes,
+                static_cast<const char*>(args.scales) + group * 32, bytes, scales_full());
+    }
+  }
+
+  __device__ __forceinline__ void produce() const {
+    const int first = num_steps < kStages ? num_steps : kStages;
+    for (int step = 0; step < first; ++step) expect_stage(step);
+    request_scales();
+    // Beginning early there is time to fill: weights may be read already, x may not.
+    if (args.dependent != 0) {
+      for (int step = 0; step < first; ++step) request_weights(step, step);
+    }
+    dependency_wait();
+    for (int step = 0; step < first; ++step) {
+      request_tokens(step, step);
+      if (args.dependent == 0) request_weights(step, step);
+    }
+    int slot = 0;
+    u32 parity = 0;
+    for (int step = kStages; step < num_steps; ++step) {
+      mbarrier_wait(empty(slot), parity);
+      expect_stage(slot);
+      request_tokens(step, slot);
+      request_weights(step, slot);
+      if (++slot == kStages) {
+        slot = 0;
+        parity ^= 1;
+      }
+    }
+  }
+
+  // ---- consumers --------------------------------------------------------------------------------
+
+  // This warp has read the buffer of `step`.
+  __device__ __forceinline__ void release(int step) const {
+    if (step + kStages < num_steps && lane == 0) mbarrier_arrive(empty(step % kStages));
+  }
+
+  // Scales of rows g and g + 8 for group `group` of the share.
+  __device__ __forceinline__ void load_scales(int group, u16& low, u16& high) const {
+    const u32 at = shared + kScales + static_cast<u32>((row_warp * num_groups + group) * 32) +
+                   static_cast<u32>(lane / 4) * 2;
+    low = load_shared_u16(at);
+    high = load_shared_u16(at + 16);
+  }
+
+  __device__ __forceinline__ void promote(int group, const float* sums) {
+    u16 low;
+    u16 high;
+    load_scales(group, low, high);
+    const float scale[2] = {Element::to_f32(low), Element::to_f32(high)};
+#pragma unroll
+    for (int i = 0; i < kTokens * 4; ++i) acc[i] += scale[i / 2 % 2] * sums[i];
+  }
+
+  // The A operands of one block, dequantised: of 16-deep step s a[s].
+  __device__ __forceinline__ void load_weights(u32 at, int first_group, u32 (&a)[4][4]) const {
+    const U32x4 words = load_shared_16(at + static_cast<u32>(lane) * 16);
+    u16 low = 0;
+    u16 high = 0;
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      Dequant<Element>::word(words.v[s], a[s]);
+      if constexpr (kScaleWeights) {
+        if (s % kGroupSteps == 0) load_scales(first_group + s / kGroupSteps, low, high);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[s][i] = Element::mul2(a[s][i], pair_of(i % 2 ? high : low));
+      }
+    }
+  }
+
+  // B fragments of 16-deep step `s` of a block of tokens.
+  __device__ __forceinline__ void load_tokens(u32 block, int s, u32 (&b)[kTokens][2]) const {
+    const int row = lane % 8;
+    const int second = lane / 16;  // the second of two token fragments
+    const u32 base =
+        block + static_cast<u32>(row) * 128 + static_cast<u32>((2 * s + (lane / 8) % 2) ^ row) * 16;
+#pragma unroll
+    for (int t = 0; t + 1 < kTokens; t += 2) {
+      ldmatrix_x4(base + static_cast<u32>(t + second) * 1024, b[t][0], b[t][1], b[t + 1][0],
+                  b[t + 1][1]);
+    }
+    if constexpr (kTokens % 2 == 1) {
+      ldmatrix_x2(base + (kTokens - 1) * 1024, b[kTokens - 1][0], b[kTokens - 1][1]);
+    }
+  }
+
+  // One step with mma.sync.
+  __device__ __forceinline__ void multiply_mma(int step, u32 buffer, float (&sums)[kTokens * 4]) {
+    const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+#pragma unroll
+    for (int i = 0; i < kWarpBlocks; ++i) {
+      const int block = depth_warp * kWarpBlocks + i;
+      const int group = (step * kBlocks + block) * 64 / kGroup;
+      u32 b[4][kTokens][2];
+#pragma unroll
+      for (int s = 0; s < 4; ++s) {
+        load_tokens(buffer + static_cast<u32>(block) * kTokenBlockBytes, s, b[s]);
+      }
+      u32 a[4][4];
+      load_weights(buffer + kTokenBytes + static_cast<u32>(row_warp * kBlocks + block) * 512, group,
+                   a);
+#pragma unroll
+      for (int s = 0; s < 4; ++s) {
+        const int in_group = (i * 4 + s) % kGroupSteps;
+#pragma unroll
+        for (int t = 0; t < kTokens; ++t) {
+          float* const to = (kPromotes ? sums : acc) + t * 4;
+          Element::mma(to, a[s], b[s][t], kPromotes && in_group == 0 ? zero : to);
+        }
+        if (kPromotes && in_group == kGroupSteps - 1)
+          promote(group + (kGroup == 32 ? s / 2 : 0), sums);
+      }
+    }
+    warp_sync();
+    release(step);
+  }
+
+  // One step with wgmma. Where groups are promoted their sums must have come first; elsewhere one
+  // block stays under way while the next is dequantised.
+  __device__ __forceinline__ void multiply_wgmma(int step, u32 buffer, u32 tokens,
+                                                 float (&sums)[kTokens * 4]) {
+    using Product = Wgmma<Element, Config::kTokenTile>;
+#pragma unroll
+    for (int i = 0; i < kWarpBlocks; ++i) {
+      const int block = depth_warp * kWarpBlocks + i;
+      const int group = (step * kBlocks + block) * 64 / kGroup;
+      u32 a[4][4];
+      load_weights(buffer + kTokenBytes + static_cast<u32>(row_warp * kBlocks + block) * 512, group,
+                   a);
+      const u64 b = wgmma_tokens(tokens + static_cast<u32>(i) * kTokenBlockBytes);
+      wgmma_fence();
+#pragma unroll
+      for (int s = 0; s < 4; ++s) {
+        if constexpr (kPromotes) {
+          const int in_group = (i * 4 + s) % kGroupSteps;
+          Product::multiply(sums, a[s], b + static_cast<u64>(2 * s), in_group == 0 ? 0 : 1);
+          if (in_group == kGroupSteps - 1) {
+            wgmma_commit();
+            wgmma_wait<0>();
+            if (i == kWarpBlocks - 1 && s == 3) release(step);
+            promote(group + (kGroup == 32 ? s / 2 : 0), sums);
+            if (s < 3) wgmma_fence();
+          }
+        } else {
+          Product::multiply(acc, a[s], b + static_cast<u64>(2 * s), 1);
+        }
+      }
+      if constexpr (kPromotes) {
+        if ((i * 4 + 4) % kGroupSteps != 0) {
+          wgmma_commit();
+          wgmma_wait<1>();
+        }
+      } else {
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (i == 0 && step > 0) release(step - 1);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void consume() {
+    if constexpr (!kPerRow) mbarrier_wait(scales_full(), 0);
+    float sums[kTokens * 4];
+    // The same for all lanes, and the compiler must know: descriptors live in uniform registers.
+    const u32 uniform_depth = shuffle(static_cast<u32>(depth_warp), 0);
+    int slot = 0;
+    u32 parity = 0;
+    for (int step = 0; step < num_steps; ++step) {
+      mbarrier_wait(full(slot), parity);
+      if constexpr (Config::kMath == 0) {
+        multiply_mma(step, stage(slot), sums);
+      } else {
+        multiply_wgmma(step, stage(slot),
+                       stage(slot) + uniform_depth * (kWarpBlocks * kTokenBlockBytes), sums);
+      }
+      if (++slot == kStages) {
+        slot = 0;
+        parity ^= 1;
+      }
+    }
+    if constexpr (Config::kMath == 1) wgmma_wait<0>();
+  }
+
+  // ---- sums -------------------------------------------------------------------------------------
+
+  static constexpr int kOwned = (kTokens + kDepthWarps - 1) / kDepthWarps;  // units of a warp
+
+  __device__ __forceinline__ bool any_token(int t) const { return token_begin + t * 8 < args.m; }
+
+  __device__ __forceinline__ u32 sum_address(int depth, int t) const {
+    return shared + static_cast<u32>(((depth * kUnits + row_warp * kTokens + t) * 32 + lane) * 16);
+  }
+
+  // Of each row warp's units, depth warp d adds and keeps t = d, d + kDepthWarps, ...
+  __device__ __forceinline__ void reduce_depth_warps(float (&owned)[kOwned][4],
+                                                     int (&units)[kOwned]) {
+    if constexpr (kDepthWarps > 1) {
+      barrier_named(1, kConsumerThreads);  // the ring has been read
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        if (any_token(t)) store_shared_f32x4(sum_address(depth_warp, t), acc + t * 4);
+      }
+      barrier_named(1, kConsumerThreads);
+    }
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      const int t = depth_warp + j * kDepthWarps;
+      units[j] = t < kTokens ? row_warp * kTokens + t : -1;
+      if constexpr (kDepthWarps == 1) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) owned[j][i] = acc[j * 4 + i];
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) owned[j][i] = 0.0F;
+        if (t >= kTokens || !any_token(t)) continue;
+#pragma unroll
+        for (int d = 0; d < kDepthWarps; ++d) {
+          const F32x4 v = load_shared_f32x4(sum_address(d, t));
+#pragma unroll
+          for (int i = 0; i < 4; ++i) owned[j][i] += v.v[i];
+        }
+      }
+    }
+  }
+
+  // Which CTA of the cluster finishes a unit, and where the partial of CTA `from` waits there.
+  __device__ __forceinline__ int finisher(int unit) const { return unit % args.split_k; }
+  __device__ __forceinline__ u32 received_at(int unit, int from) const {
+    const int place = unit / args.split_k * args.split_k + from;
+    return shared + kReceived + static_cast<u32>((place * 32 + lane) * 16);
+  }
+
+  __device__ __forceinline__ void expect_partials() const {
+    int count = 0;
+    for (int unit = split; unit < kUnits; unit += args.split_k) {
+      if (any_token(unit % kTokens)) ++count;
+    }
+    mbarrier_expect(received(), static_cast<u32>(count * (args.split_k - 1) * 512));
+  }
+
+  // Leaves the sums of the units that this CTA finishes; the others' units become none.
+  __device__ __forceinline__ void reduce_cluster(float (&owned)[kOwned][4],
+                                                 int (&units)[kOwned]) const {
+    cluster_wait();  // the others' barriers are initialised
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      if (units[j] < 0 || !any_token(units[j] % kTokens)) continue;
+      const int to = finisher(units[j]);
+      if (to == split) continue;
+      store_cluster_f32x4(cluster_address(received_at(units[j], split), to), owned[j],
+                          cluster_address(received(), to));
+      units[j] = -1;
+    }
+    mbarrier_wait_cluster(received(), 0);
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      if (units[j] < 0 || !any_token(units[j] % kTokens)) continue;
+      float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+      for (int part = 0; part < args.split_k; ++part) {
+        F32x4 v;
+        if (part != split) v = load_shared_f32x4(received_at(units[j], part));
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[i] += part == split ? owned[j][i] : v.v[i];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) owned[j][i] = sum[i];
+    }
+  }
+
+  // ---- the whole --------------------------------------------------------------------------------
+
+  __device__ __forceinline__ bool clustered() const { return kCluster && args.split_k > 1; }
+
+  __device__ __forceinline__ void run() {
+    dependents_launch();
+    place();
+    if (warp == kConsumers) {
+      if (lane == 0) prefetch_tensor_map(&tokens_map);
+      init_barriers();
+      if (clustered()) cluster_arrive();
+      barrier_arrive<2, kConsumerThreads + 32>();
+      produce();
+      if (clustered()) cluster_wait();
+      return;
+    }
+    if (clustered()) cluster_arrive();
+    barrier_named(2, kConsumerThreads + 32);  // barriers are initialised
+#pragma unroll
+    for (int i = 0; i < kTokens * 4; ++i) acc[i] = 0.0F;
+    if (clustered() && thread == 0) expect_partials();
+    consume();
+    dependency_wait();  // long over for the producer; now these threads may write, too
+    float owned[kOwned][4];
+    int units[kOwned];
+    reduce_depth_warps(owned, units);
+    const Epilogue<Config, kConsumerThreads, 1> end{args,        tile,   split, row_begin,
+                                                    token_begin, thread, vote()};
+    if constexpr (kCluster) {
+      if (clustered()) reduce_cluster(owned, units);
+#pragma unroll
+      for (int j = 0; j < kOwned; ++j) end.store(units[j], owned[j]);
+    } else {
+      end.finish(owned, units);
+    }
+  }
+};
+
+template <class Config>
+__device__ __forceinline__ void bulk_pipe(const GemmArgs& args, const TensorMap& tokens) {
+  BulkPipe<Config>(args, tokens).run();
+}
+
+}  // namespace w4

@@ -1,0 +1,127 @@
+// From FP32 sums in registers to y: the end that mma_reg and bulk_pipe share.
+//
+// A tile of kRowTile x kTokenTile outputs is made of units, the 16 x 8 fragments of m16n8k16: unit
+// u is 16-row fragment u / kTokenFragments and 8-token fragment u % kTokenFragments. A warp holds
+// four values of each of its units in every lane (rows g, g, g + 8, g + 8; tokens 2t, 2t + 1).
+//
+//   split_k > 1: the CTAs of a tile leave FP32 partials in the workspace, and the last to arrive
+//                adds all of them in the order of the split, so the result never depends on who is
+//                last; the counters are zero again for the next launch.
+//   kGeglu:      a packed 16-row fragment holds 8 gate rows above 8 up rows, so a lane has the gate
+//                (values 0, 1) and the up sum (2, 3) of one column of y.
+//
+// Config: kRowTile, kTokenTile, kGroupSize (0: one scale per row, applied here), kGeglu, Element.
+#pragma once
+
+#include "gelu.cuh"
+#include "gemm_args.h"
+#include "ptx.cuh"
+
+namespace w4 {
+
+template <class Config, int kThreads, int kBarrier>
+struct Epilogue {
+  using Element = typename Config::Element;
+
+  static constexpr int kTokenFragments = Config::kTokenTile / 8;
+  static constexpr int kUnits = Config::kRowTile / 16 * kTokenFragments;
+  static constexpr long long kTileFloats = Config::kRowTile * Config::kTokenTile;
+  static constexpr int kNone = -1;  // in place of a unit
+
+  const GemmArgs& args;
+  int tile;         // linear index of the output tile
+  int split;        // which share of the depth
+  int row_begin;    // first weight row of the tile
+  int token_begin;  // first token of the tile
+  int thread;       // of kThreads that take part
+  u32 vote;         // shared memory: 4 bytes that nothing else uses
+
+  // Rows of the packed weight.
+  __device__ __forceinline__ static int weight_rows(const GemmArgs& args) {
+    return Config::kGeglu ? 2 * args.n : args.n;
+  }
+
+  __device__ __forceinline__ bool any_token(int unit) const {
+    return token_begin + unit % kTokenFragments * 8 < args.m;
+  }
+
+  // sums[j] belongs to unit units[j] of this warp. All kThreads call; the sums of a split are
+  // changed.
+  template <int kOwned>
+  __device__ __forceinline__ void finish(float (&sums)[kOwned][4],
+                                         const int (&units)[kOwned]) const {
+    if (args.split_k > 1 && !gather(sums, units)) return;
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) store(units[j], sums[j]);
+  }
+
+  // For CTAs that have added their shares otherwise.
+  __device__ __forceinline__ void store(int unit, const float* sums) const {
+    if (unit == kNone) return;
+    const int row = row_begin + unit / kTokenFragments * 16;
+    if (row >= weight_rows(args)) return;
+    const int lane = thread % 32;
+    float v[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = sums[i];
+    if constexpr (Config::kGroupSize == 0) {
+      const u16* const scales = static_cast<const u16*>(args.scales) + row + lane / 4;
+      const float scale[2] = {Element::to_f32(load_global_u16(scales)),
+                              Element::to_f32(load_global_u16(scales + 8))};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) v[i] *= scale[i / 2];
+    }
+    const int token = token_begin + unit % kTokenFragments * 8 + lane % 4 * 2;
+    const int column = (Config::kGeglu ? row / 2 : row) + lane / 4;
+    u16* const y = static_cast<u16*>(args.y) + token * args.ldy + column;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (token + i >= args.m) break;
+      if constexpr (Config::kGeglu) {
+        store_global_u16(y + i * args.ldy, Element::from_f32(geglu(v[i], v[2 + i])));
+      } else {
+        store_global_u16(y + i * args.ldy, Element::from_f32(v[i]));
+        store_global_u16(y + i * args.ldy + 8, Element::from_f32(v[2 + i]));
+      }
+    }
+  }
+
+ private:
+  // Whether this CTA is the one that finishes the tile, then with the sums of all.
+  template <int kOwned>
+  __device__ __forceinline__ bool gather(float (&sums)[kOwned][4],
+                                         const int (&units)[kOwned]) const {
+    const int lane = thread % 32;
+    float* const partials = args.partials + tile * args.split_k * kTileFloats;
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      if (units[j] == kNone || !any_token(units[j])) continue;
+      store_global_l2(partials + split * kTileFloats + (units[j] * 32 + lane) * 4, sums[j]);
+    }
+    // One thread's release covers the stores of all: the barrier orders them before it.
+    barrier_named(kBarrier, kThreads);
+    if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
+    barrier_named(kBarrier, kThreads);
+    if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
+    if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      if (units[j] == kNone || !any_token(units[j])) continue;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[j][i] = 0.0F;
+    }
+#pragma unroll 4
+    for (int part = 0; part < args.split_k; ++part) {
+#pragma unroll
+      for (int j = 0; j < kOwned; ++j) {
+        if (units[j] == kNone || !any_token(units[j])) continue;
+        const F32x4 v = load_global_l2(partials + part * kTileFloats + (units[j] * 32 + lane) * 4);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[j][i] += v.v[i];
+      }
+    }
+    return true;
+  }
+};
+
+}  // namespace w4

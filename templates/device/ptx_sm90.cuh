@@ -1,0 +1,215 @@
+// The instructions that only sm_90 has, beside the cluster's in ptx.cuh: barriers that count bytes,
+// the copy engine, stores to a neighbour's shared memory, and the warpgroup's matrix product.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace w4 {
+
+// What cuTensorMapEncodeTiled fills in; the kernel's second argument.
+struct alignas(64) TensorMap {
+  u64 words[16];
+};
+
+__device__ __forceinline__ int cluster_rank() {
+  int r;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return r;
+}
+
+// ---- mbarriers --------------------------------------------------------------------------------
+// 8 bytes of shared memory. A phase ends when `count` arrivals and all expected bytes have come;
+// waiters name the phase by its parity, 0 for the first.
+
+__device__ __forceinline__ void mbarrier_init(u32 address, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address), "r"(count) : "memory");
+}
+
+// Makes initialised barriers known to the copy engine and to the cluster.
+__device__ __forceinline__ void mbarrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async.shared::cta;" ::
+                   : "memory");
+}
+
+// One arrival that also announces `bytes`.
+__device__ __forceinline__ void mbarrier_expect(u32 address, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
+               : "memory");
+}
+
+__device__ __forceinline__ void mbarrier_arrive(u32 address) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address) : "memory");
+}
+
+// The hardware lets a waiter sleep a while; then it asks again.
+__device__ __forceinline__ void mbarrier_wait(u32 address, u32 parity) {
+  u32 done;
+  do {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.u32 %0, 1, 0, p;\n\t}"
+        : "=r"(done)
+        : "r"(address), "r"(parity)
+        : "memory");
+  } while (done == 0);
+}
+
+// As above, for bytes that other CTAs of the cluster stored.
+__device__ __forceinline__ void mbarrier_wait_cluster(u32 address, u32 parity) {
+  u32 done;
+  do {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.u32 %0, 1, 0, p;\n\t}"
+        : "=r"(done)
+        : "r"(address), "r"(parity)
+        : "memory");
+  } while (done == 0);
+}
+
+// Arrives at a named barrier without waiting there; for `threads` threads in all.
+template <int kId, int kThreads>
+__device__ __forceinline__ void barrier_arrive() {
+  asm volatile("bar.arrive %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
+}
+
+// ---- clusters ---------------------------------------------------------------------------------
+
+// The two halves of cluster_barrier().
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Stores 16 bytes to the shared memory of a CTA of the cluster; they count on its barrier.
+__device__ __forceinline__ void store_cluster_f32x4(u32 to, const float* v, u32 mbarrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, "
+      "[%5];" ::"r"(to),
+      "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(mbarrier)
+      : "memory");
+}
+
+// ---- the copy engine --------------------------------------------------------------------------
+// Copies land in shared memory at some time and count their bytes on an mbarrier of this CTA.
+
+// `bytes`, both addresses: multiples of 16.
+__device__ __forceinline__ void bulk_copy(u32 to, const void* from, u32 bytes, u32 mbarrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1], %2, [%3];" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(mbarrier)
+      : "memory");
+}
+
+// The box of a three-dimensional map at coordinates c0 (innermost), c1, c2.
+__device__ __forceinline__ void tensor_copy_3d(u32 to, const TensorMap* map, int c0, int c1, int c2,
+                                               u32 mbarrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2,%3,%4}], [%5];" ::"r"(to),
+      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(mbarrier)
+      : "memory");
+}
+
+__device__ __forceinline__ void prefetch_tensor_map(const TensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// ---- wgmma (sm_90a) ---------------------------------------------------------------------------
+// Four warps of a warpgroup multiply together: 64 rows from registers (each warp 16 of them, in the
+// layout of an m16n8k16 operand), tokens from shared memory.
+
+// Orders registers written so far before the next wgmma reads them.
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Waits until at most `kPending` committed groups are under way.
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Descriptor of tokens in shared memory: 8-token groups of 1024 bytes, 128 bytes (64 deep) a token,
+// swizzled as a tensor copy with a 128-byte swizzle leaves them. `address` at a multiple of 1024;
+// 16 deeper is 2 more.
+__device__ __forceinline__ u64 wgmma_tokens(u32 address) {
+  constexpr u64 kGroupBytes = 1024;
+  constexpr u64 kSwizzle128 = 1;
+  return static_cast<u64>((address & 0x3ffff) >> 4) | (1ULL << 16) | ((kGroupBytes >> 4) << 32) |
+         (kSwizzle128 << 62);
+}
+
+// d (kTokens / 2 values: of each 8 tokens four, as m16n8k16 has them) = a * tokens + (add ? d : 0).
+template <class Element, int kTokens>
+struct Wgmma;
+
+#define W4_WGMMA(kTokens, element, type, accumulators, a0, a1, a2, a3, tokens, add_, ...)        \
+  template <>                                                                                    \
+  struct Wgmma<element, kTokens> {                                                               \
+    __device__ __forceinline__ static void multiply(float* d, const u32* a, u64 b, int add) {    \
+      asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, " add_                                  \
+                   ", 0;\n\twgmma.mma_async.sync.aligned.m64n" #kTokens "k16.f32." type "." type \
+                   " {" accumulators "}, {" a0 "," a1 "," a2 "," a3 "}, " tokens                 \
+                   ", p, 1, 1, 0;\n\t}"                                                          \
+                   : __VA_ARGS__                                                                 \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));              \
+    }                                                                                            \
+  };
+#define W4_WGMMA_TYPES(...)                \
+  W4_WGMMA_EXPAND(F16, "f16", __VA_ARGS__) \
+  W4_WGMMA_EXPAND(BF16, "bf16", __VA_ARGS__)
+#define W4_WGMMA_EXPAND(element, type, kTokens, ...) W4_WGMMA(kTokens, element, type, __VA_ARGS__)
+
+W4_WGMMA_TYPES(8, "%0,%1,%2,%3", "%4", "%5", "%6", "%7", "%8", "%9", "+f"(d[0]), "+f"(d[1]),
+               "+f"(d[2]), "+f"(d[3]))
+W4_WGMMA_TYPES(16, "%0,%1,%2,%3,%4,%5,%6,%7", "%8", "%9", "%10", "%11", "%12", "%13", "+f"(d[0]),
+               "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]))
+W4_WGMMA_TYPES(24, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11", "%12", "%13", "%14", "%15", "%16",
+               "%17", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
+               "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]))
+W4_WGMMA_TYPES(32, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15", "%16", "%17", "%18",
+               "%19", "%20", "%21", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]),
+               "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+               "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]))
+W4_WGMMA_TYPES(40, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19", "%20",
+               "%21", "%22", "%23", "%24", "%25", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+               "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),
+               "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+               "+f"(d[17]), "+f"(d[18]), "+f"(d[19]))
+W4_WGMMA_TYPES(
+    48, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23",
+    "%24", "%25", "%26", "%27", "%28", "%29", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+    "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),
+    "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
+    "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]))
+W4_WGMMA_TYPES(56,
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%"
+               "23,%24,%25,%26,%27",
+               "%28", "%29", "%30", "%31", "%32", "%33", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]),
+               "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]),
+               "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+               "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]),
+               "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]))
+W4_WGMMA_TYPES(64,
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%"
+               "23,%24,%25,%26,%27,%28,%29,%30,%31",
+               "%32", "%33", "%34", "%35", "%36", "%37", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]),
+               "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]),
+               "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+               "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]),
+               "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+               "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]))
+
+#undef W4_WGMMA_TYPES
+#undef W4_WGMMA_EXPAND
+#undef W4_WGMMA
+
+}  // namespace w4
