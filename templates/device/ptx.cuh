@@ -1,10 +1,10 @@
 // The only door to the hardware: one wrapper per instruction, named after what it does.
 //
 // Nothing of the toolkit is included, so NVRTC needs no include path, and a kernel written over
-// these wrappers can be given another meaning of them: W4_HOST_TWIN names a header that stands in
-// for everything between the two marks below, and the kernels run without a GPU (tests/twin).
-// Shared memory is addressed by 32-bit byte offsets (the .shared window); registers hold packed
-// pairs of FP16 or BF16 as u32, the lower half first.
+// these wrappers can be given another meaning of them: where W4_HOST_TWIN names a header, that
+// stands in for the instructions, and the kernels run without a GPU (tests/twin). Shared memory is
+// addressed by 32-bit byte offsets (the .shared window); registers hold packed pairs of FP16 or
+// BF16 as u32, the lower half first.
 #pragma once
 
 namespace w4 {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "core/weight_layout.h"
 
@@ -42,9 +43,16 @@ std::string TwinKernel::name() const {
   return fmt::format("{} {} group={}", to_string(config), to_string(dtype), group_size);
 }
 
+Problem TwinKernel::problem(int n, int k) const {
+  return {Op::kGemm, n, k, group_size == 0 ? k : group_size, dtype};
+}
+
+// The same for every problem that the kernel serves.
+Footprint TwinKernel::footprint() const { return family->footprint(config, problem(16, 4096)); }
+
 GemmOnTwin::GemmOnTwin(const TwinKernel& kernel, int n, int k, int max_m, DataKind kind)
     : kernel_(kernel),
-      problem_{Op::kGemm, n, k, kernel.group_size == 0 ? k : kernel.group_size, kernel.dtype},
+      problem_(kernel.problem(n, k)),
       host_(random_operands(problem_, max_m, kSeed, kind)),
       weight_(weight_bytes(problem_) / sizeof(std::uint32_t)),
       scales_(scale_bytes(problem_) / sizeof(std::uint16_t)),
@@ -54,8 +62,7 @@ GemmOnTwin::GemmOnTwin(const TwinKernel& kernel, int n, int k, int max_m, DataKi
 }
 
 TwinOutcome GemmOnTwin::run(int m, const TwinLaunch& launch) const {
-  const LaunchPlan plan = make_launch_plan(kernel_.family->footprint(kernel_.config, problem_),
-                                           problem_, m, launch.schedule);
+  const LaunchPlan plan = make_launch_plan(kernel_.footprint(), problem_, m, launch.schedule);
   const auto tokens = static_cast<std::size_t>(m);
   const auto n = static_cast<std::size_t>(problem_.n);
   const auto k = static_cast<std::size_t>(problem_.k);

@@ -25,6 +25,8 @@ struct TwinKernel {
   void (*body)(const w4::GemmArgs& args);
 
   [[nodiscard]] std::string name() const;
+  [[nodiscard]] Footprint footprint() const;
+  [[nodiscard]] Problem problem(int n, int k) const;
 };
 
 // How a launch is made, beyond M.

@@ -5,20 +5,17 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <set>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "templates/device/mma_pipe.cuh"
-#include "tests/twin/gemm_on_twin.h"
+#include "tests/twin/family_checks.h"
 
 namespace w4tune {
 namespace {
 
-using w4::twin::Order;
-using w4::twin::Removal;
 using w4::twin::Sync;
 
 struct Shape {
@@ -80,66 +77,22 @@ std::vector<TwinKernel> kernels() {
   };
 }
 
-// Deep enough for `steps` steps of every kernel's pipeline.
-int depth_of(const TwinKernel& kernel, int steps) {
-  return std::max(256, steps * kernel.config.at("depth_tile"));
-}
-
-// Two row tiles, the second a ragged one; one token, a whole tile and a ragged second one.
 TEST(MmaPipeTwin, EveryKernelIsWithinItsBoundsAtRaggedM) {
-  for (const TwinKernel& kernel : kernels()) {
-    const int tile = kernel.config.at("token_tile");
-    const GemmOnTwin gemm(kernel, kernel.config.at("row_tile") + 16, depth_of(kernel, 1), tile + 3);
-    for (const int m : {1, tile, tile + 3}) {
-      for (const int raster : {1, 2}) {
-        if (m <= tile && raster > 1) continue;  // the same walk
-        EXPECT_EQ(gemm.run(m, {{1, raster}}).wrong, "") << kernel.name() << " m=" << m;
-      }
-    }
-  }
+  expect_within_bounds_at_ragged_m(kernels());
 }
 
-// A split of 3 has shares of different depths.
 TEST(MmaPipeTwin, ASplitGivesTheSameBitsWhoeverArrivesLast) {
-  for (const TwinKernel& kernel : kernels()) {
-    const int m = kernel.config.at("token_tile") + 1;
-    const GemmOnTwin gemm(kernel, 16, depth_of(kernel, 4), m);
-    std::vector<std::uint16_t> first;
-    for (const Order order : {Order::kForward, Order::kReversed, Order::kInterleaved}) {
-      const TwinOutcome outcome = gemm.run(m, {{3, 1}, order, 3});
-      EXPECT_EQ(outcome.wrong, "") << kernel.name();
-      if (first.empty()) first = outcome.y;
-      EXPECT_EQ(outcome.y, first) << kernel.name();
-    }
-  }
+  expect_same_bits_whoever_arrives_last(kernels());
 }
 
 TEST(MmaPipeTwin, HostileDataStaysWithinTheBounds) {
-  for (const TwinKernel& kernel : kernels()) {
-    for (const DataKind kind : {DataKind::kPositiveMean, DataKind::kOutliers, DataKind::kAllMinus8,
-                                DataKind::kZeroScales}) {
-      const GemmOnTwin gemm(kernel, 16, depth_of(kernel, 2), 9, kind);
-      EXPECT_EQ(gemm.run(9, {}).wrong, "") << kernel.name() << " data " << static_cast<int>(kind);
-    }
-  }
-}
-
-// The indices of `kind`, from `first` on, that can be left out of a launch unnoticed.
-std::vector<int> unnoticed(const GemmOnTwin& gemm, TwinLaunch launch, Sync kind, int first) {
-  const TwinOutcome outcome = gemm.run(9, launch);
-  EXPECT_EQ(outcome.wrong, "");
-  std::vector<int> indices;
-  const int calls = outcome.report.calls[static_cast<std::size_t>(kind)];
-  for (int index = std::max(first < 0 ? calls + first : first, 0); index < calls; ++index) {
-    launch.removal = Removal{kind, index};
-    if (gemm.run(9, launch).wrong.empty()) indices.push_back(index);
-  }
-  return indices;
+  expect_within_bounds_on_hostile_data(kernels());
 }
 
 // One step more than there are stages: every buffer is used, the first one twice, and the epilogue
 // finds its shared memory in use by the last step.
 TEST(MmaPipeTwin, NoBarrierAndNoWaitCanBeLeftOut) {
+  constexpr int kM = 9;
   std::set<std::string> seen;  // one kernel of each shape says it all
   for (const TwinKernel& kernel : kernels()) {
     const int steps = kernel.config.at("stages") + 1;
@@ -147,14 +100,14 @@ TEST(MmaPipeTwin, NoBarrierAndNoWaitCanBeLeftOut) {
     if (kernel.group_size != 0 && k % kernel.group_size != 0) continue;
     if (!seen.insert(to_string(kernel.config)).second) continue;
     SCOPED_TRACE(kernel.name());
-    const GemmOnTwin whole(kernel, 16, k, 9);
-    EXPECT_EQ(unnoticed(whole, {}, Sync::kBarrier, 0), std::vector<int>{});
+    const GemmOnTwin whole(kernel, 16, k, kM);
+    EXPECT_EQ(unnoticed(whole, kM, {}, Sync::kBarrier), std::vector<int>{});
     // The wait behind the loop finds empty groups only: the last step has waited for the last copy.
-    EXPECT_EQ(unnoticed(whole, {}, Sync::kCopyWait, 0), std::vector<int>{steps});
+    EXPECT_EQ(unnoticed(whole, kM, {}, Sync::kCopyWait), std::vector<int>{steps});
     // A split adds three barriers, before the one of the output; those between the loop and them
     // are then spare, because nothing touches shared memory in between.
-    const GemmOnTwin shared(kernel, 16, 2 * k, 9);
-    EXPECT_EQ(unnoticed(shared, {{2, 1}}, Sync::kBarrier, -4), std::vector<int>{});
+    const GemmOnTwin shared(kernel, 16, 2 * k, kM);
+    EXPECT_EQ(unnoticed(shared, kM, {{2, 1}}, Sync::kBarrier, -4), std::vector<int>{});
   }
   EXPECT_EQ(seen.size(), 9U) << "a shape had no group that divides its depth";
 }

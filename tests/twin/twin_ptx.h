@@ -9,7 +9,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <string>
 
 #include "core/half.h"
 #include "tests/twin/host_twin.h"
