@@ -48,6 +48,7 @@ namespace w4tune {
   X(func_get_attribute, cuFuncGetAttribute)                                 \
   X(func_set_attribute, cuFuncSetAttribute)                                 \
   X(launch_kernel_ex, cuLaunchKernelEx)                                     \
+  X(tensor_map_encode_tiled, cuTensorMapEncodeTiled)                        \
   X(graph_destroy, cuGraphDestroy)                                          \
   X(graph_instantiate, cuGraphInstantiateWithFlags)                         \
   X(graph_exec_destroy, cuGraphExecDestroy)                                 \

@@ -85,10 +85,20 @@ void Kernel::allow_dynamic_smem(std::size_t bytes) {
 }
 
 void launch(CUfunction function, std::uint32_t grid_x, std::uint32_t threads,
-            std::uint32_t smem_bytes, CUstream stream, void** params, std::uint32_t cluster) {
-  CUlaunchAttribute attribute{};
-  attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-  attribute.value.clusterDim = {cluster, 1, 1};
+            std::uint32_t smem_bytes, CUstream stream, void** params, std::uint32_t cluster,
+            bool dependent) {
+  std::array<CUlaunchAttribute, 2> attributes{};
+  unsigned int count = 0;
+  if (cluster > 1) {
+    attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attributes[count].value.clusterDim = {cluster, 1, 1};
+    ++count;
+  }
+  if (dependent) {
+    attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attributes[count].value.programmaticStreamSerializationAllowed = 1;
+    ++count;
+  }
   CUlaunchConfig config{};
   config.gridDimX = grid_x;
   config.gridDimY = 1;
@@ -98,8 +108,8 @@ void launch(CUfunction function, std::uint32_t grid_x, std::uint32_t threads,
   config.blockDimZ = 1;
   config.sharedMemBytes = smem_bytes;
   config.hStream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = cluster > 1 ? 1 : 0;
+  config.attrs = attributes.data();
+  config.numAttrs = count;
   check(driver().launch_kernel_ex(&config, function, params, nullptr), "cuLaunchKernelEx");
 }
 

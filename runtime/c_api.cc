@@ -152,7 +152,8 @@ w4tune_status w4tune_launch(const w4tune_dispatcher* dispatcher, const w4tune_se
                             .y = o.y,
                             .m = o.m,
                             .ldx = o.ldx,
-                            .ldy = o.ldy},
+                            .ldy = o.ldy,
+                            .dependent_launch = o.dependent_launch != 0},
                            static_cast<w4tune::CudaStream>(stream));
   });
 }

@@ -120,7 +120,7 @@ void Dispatcher::launch(const Selection& selection, const LaunchOperands& operan
     invalid("launch: the Selection belongs to another Dispatcher. Select from this one.");
   }
   const w4::GemmArgs args = checked_args(*selection.kernel, operands);
-  impl_->gpu("launch").launch(*selection.kernel, args, stream);
+  impl_->gpu("launch").launch(*selection.kernel, args, stream, operands.dependent_launch);
 }
 
 void Dispatcher::pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,

@@ -8,6 +8,7 @@
 
 #include "gpu/device.h"
 #include "gpu/driver.h"
+#include "gpu/tensor_map.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -94,7 +95,8 @@ void GpuState::load(const DeviceRows& rows, Table& table) {
   workspace_.emplace(table.workspace_need());
 }
 
-void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream) {
+void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream,
+                      bool dependent) {
   const ContextScope scope(context_.handle());
   const LaunchPlan plan = fit_launch_plan(kernel, args.m, workspace_->size());
   if (plan.counter_count > 0) {
@@ -104,9 +106,17 @@ void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream str
   }
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
-  void* params[] = {&args};
+  const Footprint& footprint = kernel.footprint;
+  dependent = dependent && footprint.dependent;
+  args.dependent = dependent ? 1 : 0;
+  CUtensorMap tokens{};
+  if (footprint.token_map) {
+    tokens =
+        map_matrix(args.x, args.m, args.k, args.ldx, footprint.token_tile, footprint.depth_tile);
+  }
+  void* params[] = {&args, &tokens};  // a kernel without a token map has one parameter
   w4tune::launch(kernel.function, plan.grid, plan.threads, plan.smem_bytes, stream, params,
-                 plan.cluster);
+                 plan.cluster, dependent);
 }
 
 void GpuState::pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,

@@ -65,8 +65,9 @@ class GpuState {
   // Loads each distinct cubin once and fills in the functions of the table; called once.
   void load(const DeviceRows& rows, Table& table);
 
-  // Enqueues; partials, counters and schedule of `args` are filled in here.
-  void launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream);
+  // Enqueues, as a dependent launch where `dependent` is set and the kernel may; partials, counters
+  // and schedule of `args` are filled in here.
+  void launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream, bool dependent);
 
   void pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
                     void* packed_scales, CUstream stream) const;

@@ -35,7 +35,9 @@ struct Shape {
   [[nodiscard]] int units() const { return row_warps * tokens(); }
   [[nodiscard]] int threads() const { return 32 * row_warps * depth_warps + 32; }
   [[nodiscard]] int stage_weight_bytes() const { return row_tile() * depth_tile / 2; }
-  [[nodiscard]] int stage_bytes() const { return stage_weight_bytes() + token_tile * depth_tile * 2; }
+  [[nodiscard]] int stage_bytes() const {
+    return stage_weight_bytes() + token_tile * depth_tile * 2;
+  }
   // Ring or sums of the depth warps, partials from the cluster, barriers, and scales of all the
   // depth: a split needs less, but the same kernel serves every split.
   [[nodiscard]] int smem_bytes() const {
@@ -57,9 +59,9 @@ int group_parameter(const Problem& problem) {
 }
 
 Shape shape_of(const KernelConfig& config, const Problem& problem) {
-  return {config.at(kRowWarps), config.at(kDepthWarps), config.at(kTokenTile),
-          config.at(kDepthTile), config.at(kStages),    config.at(kMath),
-          config.at(kDequant),   config.at(kReduce),    problem.k,
+  return {config.at(kRowWarps),    config.at(kDepthWarps), config.at(kTokenTile),
+          config.at(kDepthTile),   config.at(kStages),     config.at(kMath),
+          config.at(kDequant),     config.at(kReduce),     problem.k,
           group_parameter(problem)};
 }
 
@@ -224,8 +226,8 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args,
 }}
 )",
       problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_warps, shape.depth_warps,
-      shape.row_tile(), shape.token_tile, shape.depth_tile, shape.stages, shape.math,
-      shape.dequant, shape.reduce, shape.group, problem.op == Op::kGeglu);
+      shape.row_tile(), shape.token_tile, shape.depth_tile, shape.stages, shape.math, shape.dequant,
+      shape.reduce, shape.group, problem.op == Op::kGeglu);
 }
 
 Cost BulkPipe::cost(const Candidate& candidate, const Workload& workload,

@@ -1,5 +1,5 @@
-// bulk_pipe: the sm_90 family fed by the copy engine (templates/device/bulk_pipe.cuh), with mma.sync or
-// wgmma.
+// bulk_pipe: the sm_90 family fed by the copy engine (templates/device/bulk_pipe.cuh), with
+// mma.sync or wgmma.
 #pragma once
 
 #include "templates/family.h"

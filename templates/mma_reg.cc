@@ -75,7 +75,9 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
        [k](auto v) { return v[1] <= std::max(1, k / 64 / v[0] / v[2]); }},
       {"shared memory of a block",
        {kRowTile, kTokenTile, kDepthWarps, kBlocks},
-       [smem](auto v) { return Shape{v[0], v[1], v[2], v[3], 1}.smem_bytes() <= smem; }},
+       [smem](auto v) {
+         return Shape{v[0], v[1], v[2], v[3], 1}.smem_bytes() <= smem;
+       }},
       {"registers of a block: the compiler would spill",
        {kRowTile, kTokenTile, kDepthWarps, kAhead},
        [](auto v) {

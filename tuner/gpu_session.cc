@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/check.h"
+#include "gpu/tensor_map.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -26,7 +27,7 @@ const LoadedKernel& GpuSession::load(const Compilation& compilation, const Footp
 }
 
 void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem, Schedule schedule,
-                             w4::GemmArgs args, CUstream stream) const {
+                             w4::GemmArgs args, CUstream stream, bool dependent) const {
   const LaunchPlan plan = make_launch_plan(kernel.footprint, problem, args.m, schedule);
   W4_CHECK(plan.partial_bytes <= partials_.size_bytes() && plan.counter_count <= kCounters,
            "a candidate needs more workspace than the session has");
@@ -34,9 +35,17 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
   args.counters = counters_.as<unsigned int>();
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
-  void* params[] = {&args};
+  const Footprint& footprint = kernel.footprint;
+  dependent = dependent && footprint.dependent;
+  args.dependent = dependent ? 1 : 0;
+  CUtensorMap tokens{};
+  if (footprint.token_map) {
+    tokens =
+        map_matrix(args.x, args.m, args.k, args.ldx, footprint.token_tile, footprint.depth_tile);
+  }
+  void* params[] = {&args, &tokens};  // a kernel without a token map has one parameter
   launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params,
-         plan.cluster);
+         plan.cluster, dependent);
 }
 
 void GpuSession::reset_counters() { counters_.fill(0); }

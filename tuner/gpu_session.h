@@ -36,9 +36,10 @@ class GpuSession {
   // Loads a cubin or PTX once; throws Error{kDevice} when the GPU refuses it.
   const LoadedKernel& load(const Compilation& compilation, const Footprint& footprint);
 
-  // Puts one launch into `stream`. The workspace is shared: one stream at a time.
+  // Puts one launch into `stream`, as a dependent one where `dependent` is set and the kernel may.
+  // The workspace is shared: one stream at a time.
   void launch_gemm(const LoadedKernel& kernel, const Problem& problem, Schedule schedule,
-                   w4::GemmArgs args, CUstream stream) const;
+                   w4::GemmArgs args, CUstream stream, bool dependent = false) const;
 
   // Counters as a fresh launch expects them, whatever the last kernel left behind.
   void reset_counters();

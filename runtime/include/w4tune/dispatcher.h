@@ -56,6 +56,11 @@ struct LaunchOperands {
   int m = 0;
   std::int64_t ldx = 0;  // elements between rows, a multiple of 8, at least k; 0: k
   std::int64_t ldy = 0;  // elements between rows, a multiple of 8, at least n; 0: n
+  // Programmatic dependent launch (sm_90, kernels that can; ignored elsewhere): the kernel may
+  // begin, and read w and scales, before the kernel before it in the stream has ended; it waits for
+  // that one before it touches x, y or the workspace. Set it where w and scales are not written by
+  // the work just before, as in a chain of layers.
+  bool dependent_launch = false;
 };
 
 // What serves one interval of M, m_lo <= M <= m_hi.

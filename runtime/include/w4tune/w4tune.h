@@ -64,6 +64,8 @@ typedef struct w4tune_operands {
   int m;
   int64_t ldx; /* 0: k */
   int64_t ldy; /* 0: n */
+  /* 1: programmatic dependent launch, see LaunchOperands in w4tune/dispatcher.h */
+  int dependent_launch;
 } w4tune_operands;
 
 /* device: CUDA ordinal or -1. device_name: NULL, or the GPU whose rows to load for looking only. */

@@ -1,0 +1,34 @@
+#include "gpu/tensor_map.h"
+
+#include <array>
+
+#include "gpu/driver.h"
+
+namespace w4tune {
+namespace {
+
+constexpr int kBlock = 64;  // columns: 128 bytes, the width of the swizzle
+constexpr cuuint64_t kElementBytes = 2;
+
+}  // namespace
+
+CUtensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row_stride,
+                       int box_rows, int box_columns) {
+  const std::array<cuuint64_t, 3> sizes = {kBlock, static_cast<cuuint64_t>(rows),
+                                           static_cast<cuuint64_t>(columns / kBlock)};
+  const std::array<cuuint64_t, 2> stride_bytes = {
+      static_cast<cuuint64_t>(row_stride) * kElementBytes, kBlock * kElementBytes};
+  const std::array<cuuint32_t, 3> box = {kBlock, static_cast<cuuint32_t>(box_rows),
+                                         static_cast<cuuint32_t>(box_columns / kBlock)};
+  const std::array<cuuint32_t, 3> steps = {1, 1, 1};
+  CUtensorMap map{};
+  check(driver().tensor_map_encode_tiled(
+            &map, CU_TENSOR_MAP_DATA_TYPE_UINT16, static_cast<cuuint32_t>(sizes.size()),
+            const_cast<void*>(data), sizes.data(), stride_bytes.data(), box.data(), steps.data(),
+            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+        "cuTensorMapEncodeTiled");
+  return map;
+}
+
+}  // namespace w4tune
