@@ -316,20 +316,6 @@ __device__ __forceinline__ float reciprocal_f32(float x) {
   return r;
 }
 
-// 2^x, relative error at most 2^-22; 0 below 2^-126.
-__device__ __forceinline__ float exp2_f32(float x) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
-}
-
-// 1 / x, relative error at most 2^-23; 0 for infinity and where the result is below 2^-126.
-__device__ __forceinline__ float reciprocal_f32(float x) {
-  float r;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
-}
-
 // FP16 and BF16 differ in their instructions only.
 struct F16 {
   __device__ __forceinline__ static u32 sub2(u32 a, u32 b) {
