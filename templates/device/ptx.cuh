@@ -195,6 +195,14 @@ __device__ __forceinline__ u32 pair_of(u16 low, u16 high) {
   return static_cast<u32>(low) | (static_cast<u32>(high) << 16);
 }
 
+// Four bytes of `a` (selectors 0 to 3) and `b` (4 to 7), the lowest first; `selector` has one in
+// each hexadecimal digit.
+__device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) {
+  u32 r;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
+  return r;
+}
+
 // 2^x, relative error at most 2^-22; 0 below 2^-126.
 __device__ __forceinline__ float exp2_f32(float x) {
   float r;
