@@ -57,6 +57,11 @@ ErrorMetrics read_error(const Statement& row) {
           .max_abs = row.real("error_max_abs")};
 }
 
+std::optional<bool> read_flag(const Statement& row, std::string_view name) {
+  if (row.is_null(name)) return std::nullopt;
+  return row.integer(name) != 0;
+}
+
 DeviceInfo read_device(const Statement& row) {
   return {.name = row.text("name"),
           .sm = row.integer("sm"),
@@ -67,7 +72,8 @@ DeviceInfo read_device(const Statement& row) {
           .threads_per_sm = row.integer("threads_per_sm"),
           .clock_mhz = row.integer("clock_mhz"),
           .dram_gbps = row.real("dram_gbps"),
-          .mma_tflops = row.real("mma_tflops")};
+          .mma_tflops = row.real("mma_tflops"),
+          .mma_denormals = read_flag(row, "mma_denormals")};
 }
 
 Winner read_winner(const Statement& row) {

@@ -150,6 +150,12 @@ Statement& Statement::bind_or_null(const char* name, std::string_view text) {
   return *this;
 }
 
+Statement& Statement::bind_flag(const char* name, std::optional<bool> value) {
+  if (value) return bind_int64(name, *value ? 1 : 0);
+  check(sqlite3_bind_null(statement_.get(), parameter(name)));
+  return *this;
+}
+
 Statement& Statement::bind_blob(const char* name, std::string_view bytes) {
   check(sqlite3_bind_blob64(statement_.get(), parameter(name), bytes.empty() ? "" : bytes.data(),
                             bytes.size(), SQLITE_TRANSIENT));

@@ -8,6 +8,7 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -58,7 +59,8 @@ class Statement {
   }
   Statement& bind(const char* name, double value);  // NaN is stored as NULL
   Statement& bind(const char* name, std::string_view text);
-  Statement& bind_or_null(const char* name, std::string_view text);  // empty is stored as NULL
+  Statement& bind_or_null(const char* name, std::string_view text);   // empty is stored as NULL
+  Statement& bind_flag(const char* name, std::optional<bool> value);  // empty is stored as NULL
   Statement& bind_blob(const char* name, std::string_view bytes);
 
   // True while there is a row to read; after the last one the statement may be bound and run again.

@@ -80,6 +80,7 @@ std::int64_t Store::ensure_device(const DeviceInfo& device) {
       .bind(":clock_mhz", device.clock_mhz)
       .bind(":dram_gbps", device.dram_gbps)
       .bind(":mma_tflops", device.mma_tflops)
+      .bind_flag(":mma_denormals", device.mma_denormals)
       .run();
   return rows::find_device(database_, device).value();
 }
@@ -323,6 +324,15 @@ void Store::assign_stored_intervals(const Owner& owner) {
 std::vector<Winner> Store::winners(const DeviceInfo& device) const {
   const auto device_id = rows::find_device(database_, device);
   return device_id ? rows::select_winners(database_, *device_id) : std::vector<Winner>{};
+}
+
+std::optional<bool> Store::mma_denormals(const DeviceInfo& device) const {
+  for (const DeviceInfo& known : devices()) {
+    const bool same =
+        known.name == device.name && known.sm == device.sm && known.sm_count == device.sm_count;
+    if (same) return known.mma_denormals;
+  }
+  return std::nullopt;
 }
 
 std::vector<DeviceInfo> Store::devices() const {

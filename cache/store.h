@@ -86,6 +86,9 @@ class Store {
   // What serves on this device (same name, sm and sm_count), sorted by problem and m.
   [[nodiscard]] std::vector<Winner> winners(const DeviceInfo& device) const;
 
+  // What an earlier run's probe of this device (same name, sm and sm_count) found: see DeviceInfo.
+  [[nodiscard]] std::optional<bool> mma_denormals(const DeviceInfo& device) const;
+
   // Devices that have winners or trials, by name.
   [[nodiscard]] std::vector<DeviceInfo> devices() const;
 

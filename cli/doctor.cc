@@ -11,7 +11,10 @@
 #include "generated/version.h"
 #include "gpu/device.h"
 #include "gpu/nvrtc.h"
+#include "tuner/compiler.h"
 #include "tuner/cublaslt.h"
+#include "tuner/gpu_session.h"
+#include "tuner/probe.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -59,6 +62,33 @@ std::vector<Finding> check_gpus() {
   return findings;
 }
 
+// What the tensor cores of each GPU do with FP16 denormals, which dequantisations 2 and 3 rest on.
+std::vector<Finding> check_denormals() {
+  constexpr const char* kWhat = "denormals";
+  if (device_count() == 0) {
+    return {{kWhat, Health::kOk,
+             "no GPU to probe: predictions leave out dequantisations 2 and 3, which need tensor "
+             "cores that take FP16 denormals"}};
+  }
+  std::vector<Finding> findings;
+  for (int i = 0; i < device_count(); ++i) {
+    const DeviceInfo device = query_device(i);
+    if (device.sm < 80) continue;
+    try {
+      Compiler compiler(arch_name(device.sm), "", 1, nullptr);
+      const GpuSession gpu(i, 0, compiler.utilities().cubin);
+      const bool taken = probe_mma_denormals(gpu.utilities(), gpu.stream());
+      findings.push_back({kWhat, Health::kOk,
+                          fmt::format("GPU {}: mma.sync {} FP16 denormals: dequantisations 2 and 3 "
+                                      "{} searched",
+                                      i, taken ? "takes" : "flushes", taken ? "are" : "are not")});
+    } catch (const Error& error) {
+      findings.push_back({kWhat, Health::kWarning, error.what()});
+    }
+  }
+  return findings;
+}
+
 Finding check_cublaslt() {
   try {
     return {"cuBLASLt", Health::kOk, CublasLt::get().version()};
@@ -92,6 +122,8 @@ int run(const Options& options) {
   findings.push_back(check_nvrtc());
   const std::vector<Finding> gpus = check_gpus();
   findings.insert(findings.end(), gpus.begin(), gpus.end());
+  const std::vector<Finding> denormals = check_denormals();
+  findings.insert(findings.end(), denormals.begin(), denormals.end());
   findings.push_back(check_cublaslt());
   findings.push_back(check_cache(options.db));
   const bool compiles = findings[1].health == Health::kOk;

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -149,6 +150,10 @@ int run(const Options& options) {
   tune.verify_on_device = options.verify_on_device;
   tune.protocol.seed = options.seed;
   tune.interrupted = [] { return g_interrupted != 0; };
+  if (std::filesystem::exists(options.db)) {
+    const Store known = Store::open(options.db, Store::Mode::kReadOnly);
+    tune.device.mma_denormals = known.mma_denormals(tune.device);
+  }
   if (options.explain) return explain(tune, options.json);
 
   Progress progress(!target.present, options.quiet);
@@ -159,6 +164,11 @@ int run(const Options& options) {
         "no {} here ({}): kernels are ranked by the cost model and every time is a prediction",
         target.device.name, here));
     fmt::print(stderr, "assumed: {}\n", describe(assumed_rates(target.device)));
+    if (!tune.device.mma_denormals) {
+      fmt::print(stderr,
+                 "not probed: whether this GPU's tensor cores take FP16 denormals, so "
+                 "dequantisations 2 and 3 are left out\n");
+    }
   } else if (tune.baseline && !CublasLt::available()) {
     progress.on_warning(
         "cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,8 @@ struct DeviceInfo {
   int clock_mhz = 0;        // boost clock
   double dram_gbps = 0.0;   // data sheet, or measured where a probe ran
   double mma_tflops = 0.0;  // dense FP16 with FP32 accumulation: data sheet, or measured
+  // Whether mma.sync takes FP16 denormals as they are; empty until a probe ran on the GPU.
+  std::optional<bool> mma_denormals = {};
 
   bool operator==(const DeviceInfo&) const = default;
 };

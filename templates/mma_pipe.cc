@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "core/check.h"
 
@@ -46,11 +47,16 @@ struct Shape {
     const int output = token_tile * ((geglu ? row_tile / 2 : row_tile) + 8) * 2;
     return std::max({pipeline, depth_sums, output});
   }
-  // Accumulators (twice under D1, which keeps a group's sums apart), operands, addresses. Fitted to
-  // ptxas for sm_86: within 20 % on the configurations of tests/nvrtc.
+  // Four accumulators each: of the outputs; once more of a group's sums unless the scale is on the
+  // weights; and under D2den and D4 of the tokens.
+  [[nodiscard]] int accumulator_fragments() const {
+    const int sets = dequant != 0 && group != 0 ? 2 : 1;
+    return rows() * tokens() * sets + (dequant >= 2 ? tokens() : 0);
+  }
+  // Accumulators, operands, addresses. Fitted to ptxas for sm_86: within 20 % on the configurations
+  // of tests/nvrtc.
   [[nodiscard]] int registers() const {
-    const int sets = dequant == 1 && group != 0 ? 2 : 1;
-    return std::min(255, 40 + 4 * rows() * tokens() * sets + 8 * rows() + 2 * tokens());
+    return std::min(255, 40 + 4 * accumulator_fragments() + 8 * rows() + 2 * tokens());
   }
 };
 
@@ -67,12 +73,32 @@ Shape shape_of(const KernelConfig& config, const Problem& problem) {
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// For the 8 weights of a word (docs/kernels.md, "Dequantisation").
+double dequant_instructions(int dequant, Dtype dtype) {
+  if (dequant == 2) return 5.0;
+  if (dequant == 3) return 4.0;
+  return (dtype == Dtype::kF16 ? 9.0 : 11.0) + (dequant == 0 ? 4.0 : 0.0);
+}
+
+// Why dequantisations 2 and 3 can't be used; "" where they can.
+std::string why_no_denormals(const Problem& problem, const DeviceInfo& device) {
+  if (problem.dtype != Dtype::kF16) {
+    return "nibbles as denormals are for FP16: those of BF16 are 2^-133, below what FP32 sums keep";
+  }
+  if (!device.mma_denormals) {
+    return "nibbles as denormals need a probe of this GPU's tensor cores, and none is known";
+  }
+  if (!*device.mma_denormals) return "this GPU's tensor cores take FP16 denormals for zeros";
+  return {};
+}
+
 // Rules of the template itself: what breaks them does not compile.
 std::vector<Constraint> structural_constraints(const Problem& problem, const DeviceInfo& device) {
   const int k = problem.k;
   const int group = group_parameter(problem);
   const bool geglu = problem.op == Op::kGeglu;
   const auto smem = static_cast<int>(device.smem_block_bytes);
+  const std::string no_denormals = why_no_denormals(problem, device);
   return {
       {"each warp takes whole 16-row fragments",
        {kRowTile, kRowWarps},
@@ -89,6 +115,9 @@ std::vector<Constraint> structural_constraints(const Problem& problem, const Dev
       {"a scale per row is applied to the final sums, which is D1",
        {kDequant},
        [group](auto v) { return group != 0 || v[0] == 1; }},
+      {no_denormals,
+       {kDequant},
+       [allowed = no_denormals.empty()](auto v) { return allowed || v[0] < 2; }},
       {"shared memory of a block",
        {kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps},
        [smem, group, geglu](auto v) {
@@ -127,16 +156,15 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
       {"accumulators of a warp spill or leave the tensor cores idle",
        {kRowTile, kTokenTile, kRowWarps, kTokenWarps, kDequant},
        [group](auto v) {
-         const int fragments = v[0] / 16 / v[2] * (v[1] / 8 / v[3]);
-         const int sets = v[4] == 1 && group != 0 ? 2 : 1;
-         return v[0] / 16 / v[2] <= 8 && fragments * sets <= 28;
+         const Shape shape{v[0], v[1], 0, 0, v[2], v[3], 1, v[4], 0, group, false};
+         return shape.rows() <= 8 && shape.accumulator_fragments() <= 28;
        }},
-      {"D1 pays off only up to 8 token fragments a warp",
+      {"scales on sums pay off only up to 8 token fragments a warp",
        {kTokenTile, kTokenWarps, kDequant},
        [group](auto v) { return group == 0 || v[2] == 0 || v[0] / 8 / v[1] <= 8; }},
-      {"with many tokens a warp, the scale on weights is below the noise; with few, D1 is cheaper",
+      {"with few tokens a warp, scales on sums are cheaper than on weights",
        {kTokenTile, kTokenWarps, kDequant},
-       [](auto v) { return v[2] == 1 || v[0] / 8 / v[1] >= 2; }},
+       [](auto v) { return v[2] != 0 || v[0] / 8 / v[1] >= 2; }},
       {"warps along the depth are for few tokens",
        {kTokenTile, kDepthWarps},
        [](auto v) { return v[1] == 1 || v[0] <= 64; }},
@@ -194,7 +222,7 @@ Space MmaPipe::space(const Workload& workload, const DeviceInfo& device,
       {kRowWarps, {1, 2, 4, 8}},
       {kTokenWarps, {1, 2, 4}},
       {kDepthWarps, {1, 2, 4, 8}},
-      {kDequant, {0, 1}},
+      {kDequant, {0, 1, 2, 3}},
       {kReduce, device.sm >= 90 ? std::vector<int>{0, 1} : std::vector<int>{0}},
       {kSplit, {1, 2, 3, 4, 5, 6, 8, 12, 16}},
       {kRaster, {1, 4, 16}},
@@ -255,7 +283,9 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   work.dram_bytes = bytes_moved(workload);
   const double weights = static_cast<double>(weight_bytes(problem) + scale_bytes(problem));
   work.l2_bytes = weights * token_tiles + row_tiles * 2.0 * workload.m * problem.k;
-  work.mma_flops = tiles * 2.0 * shape.row_tile * shape.token_tile * problem.k;
+  // D2den and D4 multiply a fragment of ones with the tokens as well.
+  const double sums_of_x = shape.dequant >= 2 ? 1.0 / shape.rows() : 0.0;
+  work.mma_flops = tiles * 2.0 * shape.row_tile * shape.token_tile * problem.k * (1.0 + sums_of_x);
   work.in_flight_bytes = (shape.stages - 1.0) * shape.stage_weight_bytes();
   work.steps = problem.k / shape.depth_tile / work.plan.schedule.split_k;
   work.stages = shape.stages;
@@ -264,13 +294,15 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   // dequantisation, MMAs, ldmatrix (one per two token fragments, shared by the warp's rows),
   // weights.
   const double tokens = shape.tokens();
-  const double dequant =
-      (problem.dtype == Dtype::kF16 ? 9.0 : 11.0) + (shape.dequant == 0 ? 4.0 : 0.0);
+  const double dequant = dequant_instructions(shape.dequant, problem.dtype);
+  // A group's sums onto the outputs: one FMA for each, and what settles the offset.
+  constexpr std::array kPromotion = {0.0, 4.0, 8.0, 10.0};
+  const double promotion = kPromotion.at(static_cast<std::size_t>(shape.dequant));
   const double group_steps = std::min(shape.group, shape.depth_tile / shape.depth_warps) / 16.0;
   const double promote =
-      shape.dequant == 1 && shape.group != 0 ? (4.0 * tokens + 4.0) / group_steps : 0.0;
-  const double per_fragment =
-      dequant + tokens + promote + 0.5 + ((tokens + 1.0) / 2.0 + 2.0) / shape.rows();
+      promotion > 0.0 && shape.group != 0 ? (promotion * tokens + 4.0) / group_steps : 0.0;
+  const double per_fragment = dequant + tokens * (1.0 + sums_of_x) + promote + 0.5 +
+                              ((tokens + 1.0) / 2.0 + 2.0) / shape.rows();
   const double fragments = tiles * (shape.row_tile / 16.0) * shape.token_warps * (problem.k / 16.0);
   // Fetching: one cp.async with its address arithmetic for each 16 bytes, 32 lanes an instruction.
   const double fetches = tiles * (problem.k / static_cast<double>(shape.depth_tile)) *

@@ -115,6 +115,7 @@ TuneResult bench_winners(const std::string& path, const TuneOptions& options,
   }
   GpuSession gpu(options.ordinal, workspace_bytes, utility_image(image));
   TuneResult result;
+  result.mma_denormals = image.devices.front().info.mma_denormals;
   observer.on_phase("measuring copy bandwidth and matrix rate");
   result.ceilings = probe_ceilings(options.device, gpu.stream());
   observer.on_ceilings(result.ceilings);

@@ -8,6 +8,7 @@
 #include "gpu/buffer.h"
 #include "gpu/driver.h"
 #include "gpu/event.h"
+#include "gpu/module.h"
 #include "tuner/cublaslt.h"
 
 namespace w4tune {
@@ -63,6 +64,19 @@ double matrix_tflops(const Stream& stream) {
 }
 
 }  // namespace
+
+bool probe_mma_denormals(const UtilityKernels& utilities, const Stream& stream) {
+  constexpr std::uint32_t kLanes = 32;
+  Buffer right(sizeof(std::uint32_t));
+  right.fill(0);
+  auto* at = right.as<std::uint32_t>();
+  void* params[] = {&at};
+  launch(utilities.function("w4_probe_denormals"), 1, kLanes, 0, stream.handle(), params);
+  stream.synchronize();
+  std::uint32_t lanes = 0;
+  right.download(&lanes, sizeof(lanes));
+  return lanes == kLanes;
+}
 
 Ceilings probe_ceilings(const DeviceInfo& device, const Stream& stream) {
   Ceilings ceilings;

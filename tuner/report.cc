@@ -25,7 +25,8 @@ std::string cuda_of(const std::string& driver) {
   return driver.substr(begin + kMark.size(), driver.find(')', begin) - begin - kMark.size());
 }
 
-json environment_json(const RunInfo& run, const Ceilings& ceilings) {
+json environment_json(const RunInfo& run, const TuneResult& result) {
+  const Ceilings& ceilings = result.ceilings;
   return {{"gpu", run.device.name},
           {"sm", run.device.sm},
           {"sm_count", run.device.sm_count},
@@ -41,6 +42,7 @@ json environment_json(const RunInfo& run, const Ceilings& ceilings) {
           {"copy_gbps", ceilings.copy_gbps},
           {"mma_tflops", ceilings.mma_tflops},
           {"mma_source", ceilings.mma_source},
+          {"mma_denormals", result.mma_denormals ? json(*result.mma_denormals) : json(nullptr)},
           {"date", run.started_at}};
 }
 
@@ -130,7 +132,7 @@ json report_json(const RunInfo& run, const TuneResult& result) {
   json rows = json::array();
   for (const WorkloadResult& row : result.rows) rows.push_back(row_json(row));
   return {{"schema", kReportSchema},
-          {"environment", environment_json(run, result.ceilings)},
+          {"environment", environment_json(run, result)},
           {"rows", std::move(rows)}};
 }
 

@@ -40,12 +40,13 @@ class MeasuredRun {
         compiler_(arch_name(options.device.sm), options.device_dir, options.threads, &store),
         utilities_(compiler_.utilities()),
         gpu_(options.ordinal, options.max_workspace_bytes, utilities_.cubin),
-        run_(store.begin_run(describe_run(options, compiler_.source_hash()))),
-        context_{options, store, run_, compiler_, gpu_, observer} {}
+        run_(begin_run()),
+        context_{options_, store, run_, compiler_, gpu_, observer} {}
 
   TuneResult run() {
     observer_.on_phase("measuring copy bandwidth and matrix rate");
     result_.ceilings = probe_ceilings(options_.device, gpu_.stream());
+    result_.mma_denormals = options_.device.mma_denormals;
     store_.update_probe(run_, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_ceilings(result_.ceilings);
     store_.put_device_kernel(options_.device, "utility", utilities_);
@@ -61,6 +62,12 @@ class MeasuredRun {
   }
 
  private:
+  // The space of candidates depends on the probe, so it comes first.
+  std::int64_t begin_run() {
+    options_.device.mma_denormals = probe_mma_denormals(gpu_.utilities(), gpu_.stream());
+    return store_.begin_run(describe_run(options_, compiler_.source_hash()));
+  }
+
   // All workloads' likeliest candidates, in the order their turn will come.
   void compile_ahead() {
     for (std::size_t i = 0; i < rankings_.size(); ++i) {
@@ -274,7 +281,7 @@ class MeasuredRun {
     observer_.on_result(result_.rows.back(), result_);
   }
 
-  const TuneOptions& options_;
+  TuneOptions options_;  // with what was probed of the device
   Store& store_;
   TuneObserver& observer_;
   Compiler compiler_;

@@ -15,6 +15,7 @@ struct Sums {
   double product = 0.0;
   float abs = 0.0F;
   float squares = 0.0F;
+  float scaled = 0.0F;
 };
 
 // Mirrors w4::Bounds there.
@@ -22,6 +23,7 @@ struct Bounds {
   float output_roundoff = 0.0F;
   float tiny = 0.0F;
   float abs_factor = 0.0F;
+  float scaled_factor = 0.0F;
   float squares_factor = 0.0F;
   float gelu_factor = 0.0F;
 };
@@ -33,6 +35,9 @@ Bounds bounds_of(Dtype dtype, int dequant) {
   bounds.tiny = dtype == Dtype::kF16 ? 0x1p-24F : 0x1p-133F;
   // Every mode accumulates in FP32; D0 rounds each weight after its scale as well.
   bounds.abs_factor = 0x1p-22F;
+  // D2den sums over u = w + 8, up to |w| + 8, and subtracts 8 times the sums of x, as inexact; D4
+  // adds a half of the other row's nibble to that, twice.
+  bounds.scaled_factor = dequant == 2 ? 16.0F * 0x1p-22F : dequant == 3 ? 24.0F * 0x1p-22F : 0.0F;
   bounds.squares_factor = static_cast<float>(dequant == 0 ? 4.0 * u : 0.0);
   bounds.gelu_factor = 0x1p-21F;  // templates/device/gelu.cuh
   return bounds;

@@ -4,7 +4,9 @@
 // The reference is computed on the GPU once for a Problem, at its largest M, from the unpacked
 // weight. The bound of an element (docs/kernels.md, "Error bounds"): rounding of the output, plus
 //   D0: 4 u sqrt(sum (x s q)^2), each weight rounded once after its scale;
-//   D1: 2^-22 sum |x s q|, the FP32 accumulation,
+//   D1: 2^-22 sum |x s q|, the FP32 accumulation;
+//   D2den: 2^-22 sum |x s| (|q| + 16), and D4: 2^-22 sum |x s| (|q| + 24), the same of what they
+//   sum,
 // with u the unit roundoff of the dtype; for geglu the errors of gate and up, carried through the
 // product, and that of the approximated GELU. NaN, infinity and a touched fence are always wrong.
 #pragma once
@@ -35,7 +37,7 @@ class Verifier {
   Verifier(const UtilityKernels& utilities, const Operands& operands, const Stream& stream);
 
   // Judges the first m rows of operands.y(), and its fences. `dequant` is the kernel's mode: 0
-  // or 1.
+  // to 3.
   [[nodiscard]] ErrorMetrics judge(int m, int dequant) const;
 
  private:

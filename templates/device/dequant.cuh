@@ -53,4 +53,56 @@ struct Dequant<BF16> {
   }
 };
 
+// Two modes that leave the nibbles where they are. As the bits of an FP16 number a nibble is the
+// denormal u * 2^-24 (the low one of a byte) or u * 2^-20 (the high one), which tensor cores that
+// honour denormals multiply exactly. Sums over u instead of w = u - 8 are 8 * sum(x) too large, and
+// must be settled before the scale, group by group:
+//   sum(w x) = 2^24 sum(u 2^-24 x) - 8 sum(x)
+// `group` holds a thread's sums of one fragment, `x` those of its two tokens, `out` what they make.
+// FP16 only: the denormals of BF16 are 2^-133, and so would the FP32 sums be.
+
+// D2den, 5 instructions for 8 weights: 4 LOP3, 1 shift.
+struct DenormalDequant {
+  static constexpr u32 kLowNibbles = 0x000f000f;
+  static constexpr u32 kHighNibbles = 0x00f000f0;
+
+  __device__ __forceinline__ static void word(u32 q, u32* a) {
+    a[0] = q & kLowNibbles;
+    a[1] = q & kHighNibbles;
+    a[2] = (q >> 8) & kLowNibbles;
+    a[3] = (q >> 8) & kHighNibbles;
+  }
+
+  __device__ __forceinline__ static void settle(const float* group, const float* x, float* out) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      out[i] = group[i] * 0x1p24F - 8.0F * x[i];
+      out[2 + i] = group[2 + i] * 0x1p20F - 8.0F * x[i];
+    }
+  }
+};
+
+// D4, 4 instructions: 3 LOP3, 1 byte permutation. Row g + 8 gets its whole byte, 16 u + the nibble
+// of row g, whose sum the same thread has: it is subtracted at the end.
+struct ByteDequant {
+  static constexpr u32 kLowNibbles = 0x000f000f;
+  static constexpr u32 kLowBytes = 0x00ff00ff;
+  static constexpr u32 kHighBytes = 0x4341;  // bytes 1 and 3, each above a zero
+
+  __device__ __forceinline__ static void word(u32 q, u32* a) {
+    a[0] = q & kLowNibbles;
+    a[1] = q & kLowBytes;
+    a[3] = permute_bytes(q, 0, kHighBytes);
+    a[2] = a[3] & kLowNibbles;
+  }
+
+  __device__ __forceinline__ static void settle(const float* group, const float* x, float* out) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      out[i] = group[i] * 0x1p24F - 8.0F * x[i];
+      out[2 + i] = (group[2 + i] - group[i]) * 0x1p20F - 8.0F * x[i];
+    }
+  }
+};
+
 }  // namespace w4

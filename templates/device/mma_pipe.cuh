@@ -28,7 +28,8 @@
 //   0.
 //
 // Config: kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps,
-//   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators),
+//   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators; 2 and 3:
+//   the same with nibbles as denormals, see dequant.cuh),
 //   kReduce, kGroupSize (0: one scale per row), kGeglu, Element (F16 or BF16).
 #pragma once
 
@@ -63,12 +64,14 @@ struct MmaPipe {
   static constexpr bool kScaleWeights = Config::kDequant == 0;
   static constexpr int kGroup = kPerRow ? Config::kDepthTile : Config::kGroupSize;
   static constexpr bool kPromotes = !kScaleWeights && !kPerRow;
+  // Sums are over u = w + 8, and settled with the sums of x.
+  static constexpr bool kOffset = Config::kDequant >= 2;
   // Blocks of one warp whose sums share a scale: two only where a group of 128 lies within the
   // warp's share of a step.
   static constexpr int kGroupBlocks = kPromotes && kGroup == 128 && kWarpBlocks % 2 == 0 ? 2 : 1;
   // Unrolling lets loads of the next block run ahead; with many accumulators it makes ptxas spill.
-  static constexpr int kUnroll =
-      kFragments * (kPromotes ? 2 : 1) <= 8 ? kWarpBlocks / kGroupBlocks : 1;
+  static constexpr int kAccumulated = kFragments * (kPromotes ? 2 : 1) + (kOffset ? kTokens : 0);
+  static constexpr int kUnroll = kAccumulated <= 8 ? kWarpBlocks / kGroupBlocks : 1;
   static constexpr int kStepGroups =
       kPerRow ? 0 : (Config::kDepthTile > kGroup ? Config::kDepthTile / kGroup : 1);
 
@@ -86,6 +89,7 @@ struct MmaPipe {
                 "whole 8-token fragments a warp");
   static_assert(Config::kDepthTile % (64 * kDepthWarps) == 0, "whole L0 blocks a warp");
   static_assert(kStages >= 2, "one buffer is read while another is filled");
+  static_assert(!(kPerRow && kOffset), "sums over the whole depth lose bits to the offset");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
 
   const GemmArgs& args;
@@ -111,6 +115,8 @@ struct MmaPipe {
   float acc[kRows][kTokens][4];
   // Sums of one group before its scale (D1 only).
   float group_acc[kPromotes ? kRows : 1][kPromotes ? kTokens : 1][4];
+  // Sums of x over the group (D2den and D4 only), the same in rows g and g + 8.
+  float x_acc[kOffset ? kTokens : 1][4];
 
   __device__ __forceinline__ explicit MmaPipe(const GemmArgs& a) : args(a) {}
 
@@ -294,9 +300,46 @@ struct MmaPipe {
       const float scale[2] = {Element::to_f32(low), Element::to_f32(high)};
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
+        float sum[4];
+        settle(group_acc[r][t], x_acc[kOffset ? t : 0], sum);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) acc[r][t][i] += scale[i / 2] * group_acc[r][t][i];
+        for (int i = 0; i < 4; ++i) acc[r][t][i] += scale[i / 2] * sum[i];
       }
+    }
+  }
+
+  // What the sums of a group are over: the weights, or their nibbles.
+  __device__ __forceinline__ static void settle(const float* group, const float* x, float* sum) {
+    if constexpr (Config::kDequant == 2) {
+      DenormalDequant::settle(group, x, sum);
+    } else if constexpr (Config::kDequant == 3) {
+      ByteDequant::settle(group, x, sum);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] = group[i];
+    }
+  }
+
+  __device__ __forceinline__ static void dequantise(u32 word, u32* a) {
+    if constexpr (Config::kDequant == 2) {
+      DenormalDequant::word(word, a);
+    } else if constexpr (Config::kDequant == 3) {
+      ByteDequant::word(word, a);
+    } else {
+      Dequant<Element>::word(word, a);
+    }
+  }
+
+  // Adds x over 16 of depth, as the product with a row of ones: each thread gets the sums of the
+  // very tokens it needs, without a shuffle, at 1 / kRows more products.
+  template <bool kFirst>
+  __device__ __forceinline__ void sum_tokens(const u32 (&b)[kTokens][2]) {
+    if constexpr (kOffset) {
+      const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+      const u32 ones[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00};
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t)
+        Element::mma(x_acc[t], ones, b[t], kFirst ? zero : x_acc[t]);
     }
   }
 
@@ -308,10 +351,11 @@ struct MmaPipe {
     const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
     u32 b[kTokens][2];
     load_tokens(x, block, kWord, b);
+    sum_tokens<kFirst>(b);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       u32 a[4];
-      Dequant<Element>::word(words[r].v[kWord], a);
+      dequantise(words[r].v[kWord], a);
       if constexpr (kScaleWeights) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) a[i] = Element::mul2(a[i], scale[r][i % 2]);

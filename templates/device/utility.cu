@@ -72,6 +72,7 @@ struct Sums {
   double product;  // sum x*s*q, exactly in double
   float abs;       // sum |x*s*q|
   float squares;   // sum (x*s*q)^2
+  float scaled;    // sum |x*s|
 };
 
 // One 16 x 16 tile of [m, rows] a block.
@@ -83,11 +84,12 @@ __device__ __forceinline__ void reference(const u16* x, const unsigned char* nib
   constexpr int kDepth = 32;
   __shared__ float x_tile[kTile][kDepth + 1];
   __shared__ double w_tile[kTile][kDepth + 1];
+  __shared__ float scale_tile[kTile][kDepth + 1];
   const int column = static_cast<int>(threadIdx.x) % kTile;
   const int token = static_cast<int>(threadIdx.x) / kTile;
   const int row_begin = static_cast<int>(blockIdx.x) % (rows / kTile) * kTile;
   const int token_begin = static_cast<int>(blockIdx.x) / (rows / kTile) * kTile;
-  Sums sum = {0.0, 0.0F, 0.0F};
+  Sums sum = {0.0, 0.0F, 0.0F, 0.0F};
   for (int depth = 0; depth < k; depth += kDepth) {
     for (int i = static_cast<int>(threadIdx.x); i < kTile * kDepth; i += kTile * kTile) {
       const int line = i / kDepth;
@@ -99,6 +101,7 @@ __device__ __forceinline__ void reference(const u16* x, const unsigned char* nib
       const int nibble = (nibbles[w_row * (k / 2) + at / 2] >> (4 * (at % 2))) & 15;
       const float scale = to_float<kIsBf16>(scales[w_row * (k / group) + at / group]);
       w_tile[line][i % kDepth] = static_cast<double>(scale) * (nibble - 8);
+      scale_tile[line][i % kDepth] = scale;
     }
     __syncthreads();
     for (int i = 0; i < kDepth; ++i) {
@@ -108,6 +111,7 @@ __device__ __forceinline__ void reference(const u16* x, const unsigned char* nib
       const float term = static_cast<float>(a) * static_cast<float>(w);
       sum.abs += fabsf(term);
       sum.squares += term * term;
+      sum.scaled += fabsf(static_cast<float>(a) * scale_tile[column][i]);
     }
     __syncthreads();
   }
@@ -130,6 +134,7 @@ struct Bounds {
   float output_roundoff;  // of |y|
   float tiny;             // spacing of the smallest numbers
   float abs_factor;       // of sum |x*s*q|
+  float scaled_factor;    // of sum |x*s|
   float squares_factor;   // of sqrt(sum (x*s*q)^2)
   float gelu_factor;      // of |gate|: the FP32 approximation of GELU
 };
@@ -141,7 +146,7 @@ struct Bounded {
 };
 
 __device__ __forceinline__ Bounded bounded(const Sums& sums, const Bounds& bounds) {
-  return {sums.product, bounds.abs_factor * sums.abs +
+  return {sums.product, bounds.abs_factor * sums.abs + bounds.scaled_factor * sums.scaled +
                             bounds.squares_factor * sqrt(static_cast<double>(sums.squares))};
 }
 
@@ -217,6 +222,26 @@ extern "C" __global__ void w4_judge_bf16(const w4::u16* y, const w4::Sums* sums,
                                          w4::Verdict* verdict, int m, int n, int geglu,
                                          const w4::Bounds bounds) {
   w4::judge<true>(y, sums, verdict, m, n, geglu != 0, bounds);
+}
+
+// One warp. Adds to `right` the lanes whose products of FP16 denormals with ones are what they
+// should be: 32 where mma.sync honours denormals as operands.
+extern "C" __global__ void w4_probe_denormals(w4::u32* right) {
+  const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+  const w4::u32 ones[2] = {0x3c003c00, 0x3c003c00};
+  bool all = true;
+  for (w4::u32 nibble = 1; nibble < 16; ++nibble) {
+    // Rows g hold u * 2^-24, rows g + 8 u * 2^-20, as D2den has them; 16 of depth are summed.
+    const w4::u32 low = nibble * 0x00010001;
+    const w4::u32 high = nibble * 0x00100010;
+    const w4::u32 a[4] = {low, high, low, high};
+    float sums[4];
+    w4::F16::mma(sums, a, ones, zero);
+    const float u = static_cast<float>(nibble);
+    all = all && sums[0] == u * 0x1p-20F && sums[1] == sums[0];
+    all = all && sums[2] == u * 0x1p-16F && sums[3] == sums[2];
+  }
+  if (all) atomicAdd(right, 1U);
 }
 
 // Counts 16-bit elements of a fence that no longer hold the canary.

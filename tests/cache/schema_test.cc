@@ -10,6 +10,7 @@
 
 #include "cache/image.h"
 #include "cache/store.h"
+#include "generated/cache_sql.h"
 #include "tests/cache/samples.h"
 
 namespace w4tune {
@@ -88,7 +89,7 @@ TEST(Schema, NewerFileIsRefused) {
   const std::string path = folder.file("newer.db");
   Store::open(path, Store::Mode::kReadWrite);
   make_sqlite(path, "PRAGMA user_version = 99");
-  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 1)");
+  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 2)");
 }
 
 TEST(Schema, OlderFileIsMigratedOnlyWhenWriting) {
@@ -99,6 +100,21 @@ TEST(Schema, OlderFileIsMigratedOnlyWhenWriting) {
                [&] { Store::open(path, Store::Mode::kReadOnly); });
   Store::open(path, Store::Mode::kReadWrite);
   EXPECT_NO_THROW(Store::open(path, Store::Mode::kReadOnly));
+}
+
+TEST(Schema, AFileOfSchemaOneKeepsItsRowsAndGainsTheProbe) {
+  const Folder folder;
+  const std::string path = folder.file("one.db");
+  make_sqlite(path, std::string(sql::text("migration_001.sql")));
+  make_sqlite(path,
+              "INSERT INTO devices VALUES (1, 'NVIDIA A40', 86, 84, 6291456, 101376, 102400, 1536, "
+              "1740, 696.0, 149.7)");
+  auto store = Store::open(path, Store::Mode::kReadWrite);
+  store.put_compilation(samples::config(), samples::compilation());
+  store.put_trial(store.begin_run(samples::run_info()), samples::trial());
+  ASSERT_EQ(store.devices().size(), 1U) << "the row of before";
+  EXPECT_EQ(store.devices()[0], samples::device());
+  EXPECT_EQ(store.devices()[0].mma_denormals, std::nullopt);
 }
 
 TEST(Schema, TruncatedFileIsDamaged) {

@@ -264,6 +264,25 @@ TEST_F(StoreTest, DevicesAreThoseSomethingIsKnownOf) {
   EXPECT_TRUE(store_.winners(samples::device("NVIDIA L4")).empty());
 }
 
+TEST(Store, WhatWasProbedOfADeviceStaysUntilItIsProbedAgain) {
+  Store store = Store::open(":memory:", Store::Mode::kReadWrite);
+  store.put_compilation(samples::config(), samples::compilation());
+  const auto run_with = [&](std::optional<bool> mma_denormals) {
+    RunInfo info = samples::run_info();
+    info.device.mma_denormals = mma_denormals;
+    store.put_trial(store.begin_run(info), samples::trial());
+  };
+  EXPECT_EQ(store.mma_denormals(samples::device()), std::nullopt);
+  run_with(true);
+  EXPECT_EQ(store.mma_denormals(samples::device()), true);
+  EXPECT_EQ(store.devices()[0].mma_denormals, true);
+  run_with(std::nullopt);  // a prediction knows nothing
+  EXPECT_EQ(store.mma_denormals(samples::device()), true);
+  run_with(false);
+  EXPECT_EQ(store.mma_denormals(samples::device()), false);
+  EXPECT_EQ(store.mma_denormals(samples::device("NVIDIA A10")), std::nullopt);
+}
+
 TEST(Store, RunsKeepTheirFactsAndProbe) {
   const Folder folder;
   const std::string path = folder.file("w4tune.db");

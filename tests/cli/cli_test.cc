@@ -77,7 +77,7 @@ TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
 
 TEST(Cli, DoctorReportsEveryPart) {
   const CommandResult text = w4tune_run("doctor --db " + temp("doctor.db"));
-  for (const char* part : {"NVRTC", "GPU", "cuBLASLt", "cache"}) {
+  for (const char* part : {"NVRTC", "GPU", "denormals", "cuBLASLt", "cache"}) {
     EXPECT_NE(text.out.find(part), std::string::npos) << part;
   }
   const auto findings = nlohmann::json::parse(
@@ -111,6 +111,7 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
   EXPECT_NE(tuned.out.find("prediction"), std::string::npos) << tuned.out;
+  EXPECT_NE(tuned.out.find("dequantisations 2 and 3 are left out"), std::string::npos) << tuned.out;
 
   const auto shown = nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
   ASSERT_EQ(shown.size(), 1U);

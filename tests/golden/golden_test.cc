@@ -1,4 +1,5 @@
 // Texts and bytes that must not change unnoticed. W4_UPDATE_GOLDEN=1 rewrites the expected files.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -73,7 +74,10 @@ TEST(Golden, PackedBytes) {
 }
 
 TEST(Golden, Schema) {
-  expect_golden("schema_001.sql", std::string(sql::text("migration_001.sql")));
+  for (const char* version : {"001", "002"}) {
+    expect_golden(fmt::format("schema_{}.sql", version),
+                  std::string(sql::text(fmt::format("migration_{}.sql", version))));
+  }
 }
 
 TEST(Golden, Tables) {

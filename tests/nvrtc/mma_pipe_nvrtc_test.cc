@@ -37,6 +37,23 @@ TEST_P(Compiles, EveryCornerWithoutSpills) {
   }
 }
 
+TEST_P(Compiles, EveryDequantisationByDenormals) {
+  const MmaPipe family;
+  const DeviceSources sources = device_sources_from("");
+  int index = 0;
+  for (const KernelConfig& config : denormal_configs()) {
+    for (const int group : {32, 64, 128}) {
+      const Op op = ++index % 2 == 0 ? Op::kGeglu : Op::kGemm;
+      const Problem problem{op, 16384, 2048, group, Dtype::kF16};
+      SCOPED_TRACE(to_string(config) + " " + to_string(problem));
+      const Compilation compilation =
+          Nvrtc::get().compile(family.source(config, problem), sources.headers, GetParam());
+      ASSERT_TRUE(compilation.ok()) << compilation.log;
+      EXPECT_EQ(compilation.spill_bytes, 0);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Architectures, Compiles, testing::Values("sm_80", "sm_86", "sm_90a"),
                          [](const auto& test) { return test.param; });
 

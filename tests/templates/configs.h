@@ -70,6 +70,28 @@ inline std::vector<KernelConfig> cluster_configs() {
   return configs;
 }
 
+// The corners of the dequantisations by denormals, for FP16, groups, and GPUs that take denormals.
+inline std::vector<KernelConfig> denormal_configs() {
+  std::vector<KernelConfig> configs;
+  for (const char* parameters : {
+           "row_tile=16 token_tile=8 depth_tile=512 stages=3 row_warps=1 token_warps=1 "
+           "depth_warps=8 dequant=2 reduce=0",
+           "row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
+           "depth_warps=2 dequant=2 reduce=0",
+           "row_tile=128 token_tile=56 depth_tile=64 stages=4 row_warps=8 token_warps=1 "
+           "depth_warps=1 dequant=2 reduce=0",
+           "row_tile=64 token_tile=24 depth_tile=128 stages=3 row_warps=4 token_warps=1 "
+           "depth_warps=2 dequant=3 reduce=0",
+           "row_tile=256 token_tile=16 depth_tile=64 stages=6 row_warps=4 token_warps=1 "
+           "depth_warps=1 dequant=3 reduce=0",
+           "row_tile=64 token_tile=64 depth_tile=128 stages=2 row_warps=4 token_warps=2 "
+           "depth_warps=1 dequant=3 reduce=0",
+       }) {
+    configs.push_back(parse_kernel_config(std::string("mma_pipe ") + parameters));
+  }
+  return configs;
+}
+
 inline std::vector<KernelConfig> corner_configs(int sm) {
   std::vector<KernelConfig> configs = corner_configs();
   if (sm >= 90) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
+#include <set>
 
 #include "templates/cost.h"
 
@@ -88,6 +90,46 @@ TEST(MmaPipe, SourceDoesNotDependOnShape) {
   EXPECT_EQ(family.source(config, {Op::kGemm, 4096, 1024, 1024, Dtype::kF16}),
             family.source(config, {Op::kGemm, 16384, 2048, 2048, Dtype::kF16}))
       << "a scale per output is the same kernel at every K";
+}
+
+// How many points of the space use nibbles as denormals, and why there are none.
+std::pair<long, std::set<std::string>> denormal_points(const Problem& problem,
+                                                       std::optional<bool> mma_denormals) {
+  const MmaPipe family;
+  DeviceInfo device = gpu("a40");
+  device.mma_denormals = mma_denormals;
+  const Space space = family.space({problem, 16}, device, kWorkspace);
+  const Enumeration all = space.enumerate();
+  const auto count = std::count_if(all.points.begin(), all.points.end(), [&](const Point& point) {
+    return space.value(point, "dequant") >= 2;
+  });
+  std::set<std::string> reasons;
+  for (const auto& [reason, rejected] : all.rejected) {
+    if (reason.find("denormals") != std::string::npos) reasons.insert(reason);
+  }
+  return {count, reasons};
+}
+
+TEST(MmaPipe, NibblesAsDenormalsNeedFp16AndAProbeThatFoundThem) {
+  const Problem problem{Op::kGemm, 4096, 1024, 128, Dtype::kF16};
+  const auto [allowed, no_reason] = denormal_points(problem, true);
+  EXPECT_GT(allowed, 0);
+  EXPECT_TRUE(no_reason.empty());
+  const auto [unprobed, why_unprobed] = denormal_points(problem, std::nullopt);
+  EXPECT_EQ(unprobed, 0);
+  EXPECT_EQ(why_unprobed.size(), 1U);
+  const auto [flushed, why_flushed] = denormal_points(problem, false);
+  EXPECT_EQ(flushed, 0);
+  EXPECT_NE(why_flushed, why_unprobed);
+  Problem other = problem;
+  other.dtype = Dtype::kBF16;
+  const auto [of_bf16, why_not_bf16] = denormal_points(other, true);
+  EXPECT_EQ(of_bf16, 0);
+  ASSERT_EQ(why_not_bf16.size(), 1U);
+  EXPECT_NE(why_not_bf16.begin()->find("BF16"), std::string::npos);
+  other = problem;
+  other.group_size = other.k;
+  EXPECT_EQ(denormal_points(other, true).first, 0) << "a scale per row is D1's";
 }
 
 TEST(MmaPipe, GegluCountsTheWorkOfItsTwiceAsManyRows) {

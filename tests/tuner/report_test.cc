@@ -54,7 +54,7 @@ TEST(Report, HasTheFieldsOfTheSchema) {
   const nlohmann::json report = report_json(sample_run(), sample_result());
   EXPECT_EQ(report.at("schema"), "w4tune.report/1");
   for (const char* key : {"gpu", "sm", "sm_count", "l2_bytes", "driver", "cuda", "nvrtc", "w4tune",
-                          "commit", "protocol", "date"}) {
+                          "commit", "protocol", "date", "mma_denormals"}) {
     EXPECT_TRUE(report.at("environment").contains(key)) << key;
   }
   const nlohmann::json& row = report.at("rows").at(0);
@@ -65,6 +65,10 @@ TEST(Report, HasTheFieldsOfTheSchema) {
   }
   EXPECT_EQ(row.at("baselines").at("cublaslt_f16").at("time_us_samples").size(), 2U);
   EXPECT_EQ(report.at("rows").at(2).at("provenance"), "untuned");
+  EXPECT_TRUE(report.at("environment").at("mma_denormals").is_null()) << "not probed";
+  TuneResult probed = sample_result();
+  probed.mma_denormals = true;
+  EXPECT_EQ(report_json(sample_run(), probed).at("environment").at("mma_denormals"), true);
 }
 
 TEST(Report, SurvivesAFileAndBack) {
