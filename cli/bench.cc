@@ -26,6 +26,7 @@ struct Options {
   std::string problem;
   std::vector<std::string> ops;
   std::vector<int> m;
+  std::vector<std::string> chain;
   bool quiet = false;
   bool json = false;
 };
@@ -49,6 +50,17 @@ int run(const Options& options) {
   const Problem only = options.problem.empty() ? Problem{} : parse_problem(options.problem);
   std::vector<Op> ops;
   for (const std::string& op : options.ops) ops.push_back(parse_op(op));
+  std::vector<std::vector<Workload>> chains;
+  if (!options.chain.empty()) {
+    if (options.m.empty()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--chain needs --m: one chain is measured at each M");
+    }
+    for (const int m : options.m) {
+      std::vector<Workload>& chain = chains.emplace_back();
+      for (const std::string& problem : options.chain) chain.push_back({parse_problem(problem), m});
+    }
+  }
   const TuneResult result = bench_winners(
       options.db, bench,
       [&](const Winner& winner) {
@@ -58,7 +70,7 @@ int run(const Options& options) {
         return fits(options.m, winner.m) && fits(ops, winner.problem.op) &&
                (options.problem.empty() || winner.problem == only);
       },
-      progress);
+      chains, progress);
   RunInfo run;
   run.device = bench.device;
   run.driver = describe_driver();
@@ -83,7 +95,10 @@ int run(const Options& options) {
 void add_bench(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("bench", "Measure the winners against cuBLASLt FP16 now");
-  command->footer("Example:\n  w4tune bench --m 10,50 --report now.json");
+  command->footer(
+      "Examples:\n"
+      "  w4tune bench --m 10,50 --report now.json\n"
+      "  w4tune bench --m 10 --chain geglu_n4096_k1024_g128_f16,gemm_n1024_k4096_g128_f16");
   add_db_option(*command, options->db);
   command->add_option("--gpu", options->gpu, "auto, or the name of a GPU that is here")
       ->type_name("NAME")
@@ -92,6 +107,12 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--op", options->ops, "gemm or geglu only")->type_name("OP")->delimiter(',');
   command->add_option("--m", options->m, "Winners tuned at these M only")
       ->type_name("M,...")
+      ->delimiter(',');
+  command
+      ->add_option(
+          "--chain", options->chain,
+          "Also these problems launched in turn at each --m, plain and as dependent launches")
+      ->type_name("PROBLEM,...")
       ->delimiter(',');
   command
       ->add_option("--report", options->report,

@@ -31,4 +31,10 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
   return plan;
 }
 
+TokenBox token_box(const Footprint& footprint, int m) {
+  constexpr int kBlock = 64;
+  if (m >= footprint.token_tile) return {footprint.token_tile, footprint.depth_tile};
+  return {m, kBlock};
+}
+
 }  // namespace w4tune

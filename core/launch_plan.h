@@ -20,8 +20,7 @@ struct Footprint {
   int smem_bytes = 0;  // dynamic shared memory of one CTA
   // The CTAs of a split form a thread block cluster (sm_90) and need no workspace.
   bool cluster_split = false;
-  // The kernel takes a second argument, a tensor map of x with boxes of token_tile x depth_tile
-  // (sm_90; gpu/tensor_map.h).
+  // The kernel takes a second argument, a tensor map of x (sm_90; gpu/tensor_map.h, token_box).
   bool token_map = false;
   // It may be launched to begin before the kernel before it in the stream has ended (sm_90).
   bool dependent = false;
@@ -46,6 +45,14 @@ struct LaunchPlan {
   std::size_t partial_bytes = 0;  // FP32 partials, 0 without a split
   std::size_t counter_count = 0;  // 32-bit counters, 0 without a split
 };
+
+// What one tensor copy of x brings: a whole step, or, where M does not fill the tile, 64 deep of
+// the tokens there are: copies that reach beyond the last token are slow (docs/kernels.md).
+struct TokenBox {
+  int tokens = 0;
+  int depth = 0;
+};
+TokenBox token_box(const Footprint& footprint, int m);
 
 // Requires m >= 1. split_k is clamped to the depth steps of the problem.
 LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, int m,

@@ -111,8 +111,8 @@ void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream str
   args.dependent = dependent ? 1 : 0;
   CUtensorMap tokens{};
   if (footprint.token_map) {
-    tokens =
-        map_matrix(args.x, args.m, args.k, args.ldx, footprint.token_tile, footprint.depth_tile);
+    const TokenBox box = token_box(footprint, args.m);
+    tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
   }
   void* params[] = {&args, &tokens};  // a kernel without a token map has one parameter
   w4tune::launch(kernel.function, plan.grid, plan.threads, plan.smem_bytes, stream, params,

@@ -41,6 +41,45 @@ struct ProblemOperands {
   std::optional<BaselineOperands> baseline;
 };
 
+// The kernel that only reads a weight and its scales, by the copies of some operands.
+class ReadLine {
+ public:
+  ReadLine(const GpuSession& gpu, const Operands& operands, const DeviceInfo& device)
+      : function_(gpu.utilities().function("w4_read")),
+        operands_(operands),
+        may_begin_early_(device.sm >= 90),
+        sink_(sizeof(std::uint32_t)) {
+    const auto chunks = static_cast<std::size_t>(weight_chunks());
+    blocks_ = static_cast<std::uint32_t>(
+        std::min<std::size_t>((chunks + kThreads - 1) / kThreads, kBlocks));
+  }
+
+  void launch_on(CUstream stream, int copy, bool dependent) const {
+    w4::GemmArgs args = operands_.args(1, copy);
+    long long weight = weight_chunks();
+    auto scales = static_cast<long long>(scale_bytes(operands_.problem()) / kChunkBytes);
+    auto* sink = sink_.as<std::uint32_t>();
+    void* params[] = {&args.w, &weight, &args.scales, &scales, &sink};
+    launch(function_, blocks_, kThreads, 0, stream, params, 1, dependent && may_begin_early_);
+  }
+
+ private:
+  // Of a handful of grids the fastest for 2 to 35 MB on an H200.
+  static constexpr std::uint32_t kThreads = 256;
+  static constexpr std::size_t kBlocks = 1024;
+  static constexpr std::size_t kChunkBytes = 16;
+
+  [[nodiscard]] long long weight_chunks() const {
+    return static_cast<long long>(weight_bytes(operands_.problem()) / kChunkBytes);
+  }
+
+  CUfunction function_;
+  const Operands& operands_;
+  bool may_begin_early_;
+  Buffer sink_;
+  std::uint32_t blocks_ = 0;
+};
+
 WorkloadResult bench_one(const Winner& stored, const std::string& cubin, ProblemOperands& data,
                          GpuSession& gpu, const TuneOptions& options, double floor) {
   WorkloadResult row;
@@ -65,8 +104,21 @@ WorkloadResult bench_one(const Winner& stored, const std::string& cubin, Problem
                         gpu.launch_gemm(kernel, stored.problem, stored.candidate.schedule,
                                         data.operands.args(stored.m, copy), stream);
                       });
+  const auto again = [&](double estimate_us, const LaunchOn& launch_on) {
+    return MeasuredGraph(gpu.stream(), gpu.clock(), options.protocol, data.operands.copies(),
+                         estimate_us, launch_on);
+  };
+  MeasuredGraph dependent = again(stored.time_us_median, [&](CUstream stream, int copy) {
+    gpu.launch_gemm(kernel, stored.problem, stored.candidate.schedule,
+                    data.operands.args(stored.m, copy), stream, true);
+  });
+  const ReadLine read(gpu, data.operands, options.device);
+  MeasuredGraph reading =
+      again(floor, [&](CUstream stream, int copy) { read.launch_on(stream, copy, false); });
+  MeasuredGraph dependent_reading =
+      again(floor, [&](CUstream stream, int copy) { read.launch_on(stream, copy, true); });
   std::optional<BaselineRun> baseline;
-  std::vector<MeasuredGraph*> order = {&graph};
+  std::vector<MeasuredGraph*> order = {&graph, &dependent, &reading, &dependent_reading};
   if (data.baseline) {
     baseline.emplace(gpu, options.protocol, data.operands, *data.baseline, stored.m);
     order.push_back(&baseline->graph());
@@ -79,19 +131,77 @@ WorkloadResult bench_one(const Winner& stored, const std::string& cubin, Problem
   winner.time_us_median = median(winner.time_us);
   winner.floor_us = floor;
   if (baseline) {
-    row.baseline = Baseline{baseline_name(stored.problem), baseline->detail(), samples[1].time_us,
-                            samples[1].clock_mhz};
+    row.baseline = Baseline{baseline_name(stored.problem), baseline->detail(),
+                            samples.back().time_us, samples.back().clock_mhz};
     winner.baseline_us = median(row.baseline->time_us);
   }
+  row.lines = Lines{samples[1].time_us, samples[2].time_us, samples[3].time_us};
   row.winner = std::move(winner);
   row.evaluated = 1;
   return row;
 }
 
+// One layer of a chain.
+struct Link {
+  const Winner* winner;
+  const LoadedKernel* kernel;
+  std::unique_ptr<Operands> operands;
+};
+
+Link link_of(const Workload& workload, const std::vector<Winner>& winners, const Image& image,
+             GpuSession& gpu, const TuneOptions& options) {
+  const auto found = std::find_if(winners.begin(), winners.end(), [&](const Winner& winner) {
+    return winner.problem == workload.problem && winner.m == workload.m;
+  });
+  if (found == winners.end()) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("the chain needs a winner tuned for {}. Tune it, or leave it out.",
+                            to_string(workload)));
+  }
+  Compilation compilation;
+  compilation.key = found->compilation_key;
+  compilation.cubin = image.cubins.at(found->compilation_key);
+  return {&*found, &gpu.load(compilation, found->footprint),
+          std::make_unique<Operands>(workload.problem, workload.m, options.device.l2_bytes,
+                                     options.protocol)};
+}
+
+Chain bench_chain(const std::vector<Workload>& workloads, const std::vector<Winner>& winners,
+                  const Image& image, GpuSession& gpu, const TuneOptions& options) {
+  std::vector<Link> links;
+  double estimate_us = 0.0;
+  int copies = 0;  // each layer walks through its own copies of its weight
+  for (const Workload& workload : workloads) {
+    links.push_back(link_of(workload, winners, image, gpu, options));
+    estimate_us += links.back().winner->time_us_median;
+    copies = std::max(copies, links.back().operands->copies());
+  }
+  gpu.reset_counters();
+  const auto round = [&](bool dependent) {
+    return [&, dependent](CUstream stream, int copy) {
+      for (const Link& link : links) {
+        gpu.launch_gemm(*link.kernel, link.winner->problem, link.winner->candidate.schedule,
+                        link.operands->args(link.winner->m, copy % link.operands->copies()), stream,
+                        dependent);
+      }
+    };
+  };
+  MeasuredGraph plain(gpu.stream(), gpu.clock(), options.protocol, copies, estimate_us,
+                      round(false));
+  MeasuredGraph dependent(gpu.stream(), gpu.clock(), options.protocol, copies, estimate_us,
+                          round(true));
+  plain.sample();  // uploads the graphs, warms up
+  dependent.sample();
+  const std::vector<Samples> samples =
+      sample_interleaved({&plain, &dependent}, options.protocol.final_samples);
+  return {workloads, samples[0].time_us, samples[1].time_us};
+}
+
 }  // namespace
 
 TuneResult bench_winners(const std::string& path, const TuneOptions& options,
-                         const std::function<bool(const Winner&)>& wanted, TuneObserver& observer) {
+                         const std::function<bool(const Winner&)>& wanted,
+                         const std::vector<std::vector<Workload>>& chains, TuneObserver& observer) {
   const Image image = load_image(path, [&](const DeviceInfo& device) {
     return device.name == options.device.name && device.sm == options.device.sm &&
            device.sm_count == options.device.sm_count;
@@ -140,6 +250,12 @@ TuneResult bench_winners(const std::string& path, const TuneOptions& options,
     result.rows.push_back(
         bench_one(winner, image.cubins.at(winner.compilation_key), *data, gpu, options, floor));
     observer.on_result(result.rows.back(), result);
+  }
+  data.reset();
+  for (const std::vector<Workload>& chain : chains) {
+    if (options.interrupted()) break;
+    observer.on_phase("measuring a chain");
+    result.chains.push_back(bench_chain(chain, image.devices.front().winners, image, gpu, options));
   }
   return result;
 }

@@ -19,11 +19,12 @@ GpuSession::GpuSession(int ordinal, std::size_t max_workspace_bytes,
 }
 
 const LoadedKernel& GpuSession::load(const Compilation& compilation, const Footprint& footprint) {
-  const auto found = kernels_.find(compilation.key);
+  const std::pair key{compilation.key, footprint.smem_bytes};
+  const auto found = kernels_.find(key);
   if (found != kernels_.end()) return found->second;
   LoadedKernel loaded{Kernel(compilation.cubin, "w4_kernel"), footprint};
   loaded.kernel.allow_dynamic_smem(static_cast<std::size_t>(footprint.smem_bytes));
-  return kernels_.emplace(compilation.key, std::move(loaded)).first->second;
+  return kernels_.emplace(key, std::move(loaded)).first->second;
 }
 
 void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem, Schedule schedule,
@@ -40,8 +41,8 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
   args.dependent = dependent ? 1 : 0;
   CUtensorMap tokens{};
   if (footprint.token_map) {
-    tokens =
-        map_matrix(args.x, args.m, args.k, args.ldx, footprint.token_tile, footprint.depth_tile);
+    const TokenBox box = token_box(footprint, args.m);
+    tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
   }
   void* params[] = {&args, &tokens};  // a kernel without a token map has one parameter
   launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params,

@@ -33,6 +33,13 @@ struct TuneOptions {
   std::function<bool()> interrupted = [] { return false; };
 };
 
+// What bench measures beside a winner, interleaved with it; samples in microseconds a launch.
+struct Lines {
+  std::vector<double> dependent_us;       // the winner, each launch allowed to begin early (PDL)
+  std::vector<double> read_us;            // a kernel that only reads the weight and its scales
+  std::vector<double> dependent_read_us;  // the same, allowed to begin early
+};
+
 // One workload's outcome: a row of the report.
 struct WorkloadResult {
   Workload workload;
@@ -43,6 +50,14 @@ struct WorkloadResult {
   int failed = 0;                    // candidates that did not work
   int reused = 0;                    // candidates known from an earlier run
   bool resumed = false;              // taken from the cache as a whole
+  std::optional<Lines> lines;        // from bench alone
+};
+
+// Layers launched one after another, as a model does; samples in microseconds a round of them all.
+struct Chain {
+  std::vector<Workload> workloads;
+  std::vector<double> time_us;       // each launch waits for the one before
+  std::vector<double> dependent_us;  // each may begin early
 };
 
 struct TuneResult {
@@ -50,6 +65,7 @@ struct TuneResult {
   // Whether the tensor cores take FP16 denormals as they are; empty where it was not probed.
   std::optional<bool> mma_denormals;
   std::vector<WorkloadResult> rows;
+  std::vector<Chain> chains;  // from bench alone
   bool interrupted = false;
 
   [[nodiscard]] int untuned() const;

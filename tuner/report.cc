@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -81,6 +82,14 @@ json row_json(const WorkloadResult& row) {
                       {"max_abs", winner.error.max_abs}};
     }
   }
+  const auto line = [](const std::vector<double>& samples) {
+    return json{{"time_us_median", median(samples)}, {"time_us_samples", samples}};
+  };
+  if (row.lines) {
+    out["dependent"] = line(row.lines->dependent_us);
+    out["read"] = line(row.lines->read_us);
+    out["dependent_read"] = line(row.lines->dependent_read_us);
+  }
   out["baselines"] = json::object();
   if (row.baseline) {
     out["baselines"][row.baseline->name] = {{"time_us_median", median(row.baseline->time_us)},
@@ -131,9 +140,21 @@ std::string ratio_text(const json& row) {
 json report_json(const RunInfo& run, const TuneResult& result) {
   json rows = json::array();
   for (const WorkloadResult& row : result.rows) rows.push_back(row_json(row));
-  return {{"schema", kReportSchema},
-          {"environment", environment_json(run, result)},
-          {"rows", std::move(rows)}};
+  json chains = json::array();
+  for (const Chain& chain : result.chains) {
+    json names = json::array();
+    for (const Workload& workload : chain.workloads) names.push_back(to_string(workload));
+    chains.push_back({{"workloads", std::move(names)},
+                      {"time_us_median", median(chain.time_us)},
+                      {"time_us_samples", chain.time_us},
+                      {"dependent_us_median", median(chain.dependent_us)},
+                      {"dependent_us_samples", chain.dependent_us}});
+  }
+  json report = {{"schema", kReportSchema},
+                 {"environment", environment_json(run, result)},
+                 {"rows", std::move(rows)}};
+  if (!chains.empty()) report["chains"] = std::move(chains);
+  return report;
 }
 
 void write_file(const std::string& path, std::string_view text) {
@@ -200,10 +221,11 @@ Report read_report(const std::string& path) {
   return report;
 }
 
-std::string markdown_summary(const json& report) {
-  const json& environment = report.at("environment");
-  const std::string gpu = environment.at("gpu").get<std::string>();
-  std::string out = fmt::format("# w4tune report: {}\n\n", gpu);
+namespace {
+
+std::string summary_head(const json& environment) {
+  std::string out =
+      fmt::format("# w4tune report: {}\n\n", environment.at("gpu").get<std::string>());
   out +=
       fmt::format("{} · w4tune {} ({}) · driver {} · NVRTC {}\n\n", text_of(environment.at("date")),
                   text_of(environment.at("w4tune")), text_of(environment.at("commit")),
@@ -217,48 +239,101 @@ std::string markdown_summary(const json& report) {
       "interquartile spreads.\n",
       environment.at("copy_gbps").get<double>(), environment.at("mma_tflops").get<double>(),
       text_of(environment.at("mma_source")), text_of(environment.at("protocol")));
+  return out;
+}
+
+constexpr const char* kLinesWords =
+    "\n`read` is a kernel that only reads the weight and its scales, and `of read` our time over "
+    "its; `chained` is our kernel when each launch may begin before the one before has ended "
+    "(programmatic dependent launch), with its own ratio to the baseline.\n";
+
+// The columns that bench adds, "" where the row has none.
+std::string lines_cells(const json& row, double baseline) {
+  if (!row.contains("read")) return " | | | |";
+  const double read = row.at("read").at("time_us_median").get<double>();
+  const double chained = row.at("dependent").at("time_us_median").get<double>();
+  return fmt::format(" {:.2f} | {:.2f} | {:.2f} | {} |", read,
+                     row.at("time_us_median").get<double>() / read, chained,
+                     baseline > 0.0 ? fmt::format("{:.2f}", baseline / chained) : "");
+}
+
+std::string geometric_mean_line(std::string_view what, const std::vector<double>& ratios) {
+  const auto slower =
+      std::count_if(ratios.begin(), ratios.end(), [](double ratio) { return ratio < 1.0; });
+  return fmt::format(
+      "\nGeometric mean of {} over {} cells: {:.2f}. The baseline is faster in {}.\n", what,
+      ratios.size(), geometric_mean(ratios), slower);
+}
+
+std::string chains_table(const json& report) {
+  if (!report.contains("chains")) return {};
+  std::string out =
+      "\n## Chains\n\nMicroseconds a round of the layers, launched one after another; `chained` as "
+      "above.\n\n| layers | time us | chained us | faster by |\n|---|---|---|---|\n";
+  for (const json& chain : report.at("chains")) {
+    const double plain = chain.at("time_us_median").get<double>();
+    const double chained = chain.at("dependent_us_median").get<double>();
+    std::string names;
+    for (const json& name : chain.at("workloads")) {
+      names += (names.empty() ? "" : ", ") + name.get<std::string>();
+    }
+    out +=
+        fmt::format("| {} | {:.2f} | {:.2f} | {:.2f} |\n", names, plain, chained, plain / chained);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string markdown_summary(const json& report) {
+  std::string out = summary_head(report.at("environment"));
+  const json& rows = report.at("rows");
+  const bool lines =
+      std::any_of(rows.begin(), rows.end(), [](const json& row) { return row.contains("read"); });
+  if (lines) out += kLinesWords;
   Problem last;
   std::vector<double> ratios;
-  int slower = 0;
-  for (const json& row : report.at("rows")) {
+  std::vector<double> chained_ratios;
+  for (const json& row : rows) {
     const Workload workload = workload_of(row);
     if (workload.problem != last) {
       const std::string note = baseline_note(workload.problem);
       out += fmt::format(
-          "\n## {}\n\n{}| M | time us | floor us | of floor | baseline us | ratio | MHz | "
-          "kernel | provenance |\n|---|---|---|---|---|---|---|---|---|\n",
+          "\n## {}\n\n{}| M | time us | floor us | of floor | baseline us | ratio |{} MHz | "
+          "kernel | provenance |\n|---|---|---|---|---|---|{}---|---|---|\n",
           to_string(workload.problem),
-          note.empty() ? "" : fmt::format("The baseline is one {}.\n\n", note));
+          note.empty() ? "" : fmt::format("The baseline is one {}.\n\n", note),
+          lines ? " read us | of read | chained us | chained ratio |" : "",
+          lines ? "---|---|---|---|" : "");
       last = workload.problem;
     }
     if (!row.contains("time_us_median")) {
-      out += fmt::format("| {} | untuned | | | | | | | |\n", workload.m);
+      out += fmt::format("| {} | untuned | | | | |{} | | |\n", workload.m, lines ? " | | | |" : "");
       continue;
     }
     const double time = row.at("time_us_median").get<double>();
     const double baseline = baseline_us(row);
     if (baseline > 0.0) {
       ratios.push_back(baseline / time);
-      if (baseline < time) ++slower;
+      if (row.contains("dependent")) {
+        chained_ratios.push_back(baseline / row.at("dependent").at("time_us_median").get<double>());
+      }
     }
     out += fmt::format(
-        "| {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} | {} | {} split_k={} raster={} | {} |\n",
+        "| {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} |{} {} | {} split_k={} raster={} | {} |\n",
         workload.m, time, row.at("floor_us").get<double>(),
         100.0 * row.at("floor_fraction").get<double>(),
         baseline > 0.0 ? fmt::format("{:.2f}", baseline) : "", ratio_text(row),
+        lines ? lines_cells(row, baseline) : "",
         row.at("clock_mhz_median").is_null()
             ? ""
             : fmt::format("{:.0f}", row.at("clock_mhz_median").get<double>()),
         row.at("config").get<std::string>(), row.at("split_k").get<int>(),
         row.at("raster").get<int>(), row.at("provenance").get<std::string>());
   }
-  if (!ratios.empty()) {
-    out += fmt::format(
-        "\nGeometric mean of the ratios over {} cells: {:.2f}. The baseline is faster "
-        "in {}.\n",
-        ratios.size(), geometric_mean(ratios), slower);
-  }
-  return out;
+  if (!ratios.empty()) out += geometric_mean_line("the ratios", ratios);
+  if (!chained_ratios.empty()) out += geometric_mean_line("the chained ratios", chained_ratios);
+  return out + chains_table(report);
 }
 
 }  // namespace w4tune

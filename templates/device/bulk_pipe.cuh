@@ -1,12 +1,11 @@
 // bulk_pipe: y = x * dequant(w)^T on sm_90, everything brought by the copy engine.
 //
-//                  tokens (M)            one CTA: kRowTile x kTokenTile outputs over a share of the
-//            +--------+--------+- - -+   depth, walked in steps of kDepthTile through kStages
-//            buffers
-//   rows (N) | CTA    |        |     |     x  [kDepthTile/64][kTokenTile][64]  one tensor copy,
+//                  tokens (M)            one CTA: kRowTile x kTokenTile outputs over a share of
+//            +--------+--------+- - -+   the depth, in steps of kDepthTile through kStages buffers
+//   rows (N) | CTA    |        |     |     x  [kDepthTile/64][kTokenTile][64]  tensor copies,
 //   kRowTile | tile   |        |     |        128-byte swizzle
-//            +--------+--------+- - -+     w  [kRowTile/16][kDepthTile/64][512 B]  layout L0, one
-//            bulk |        |        |     |        copy for each 16 rows
+//            +--------+--------+- - -+     w  [kRowTile/16][kDepthTile/64][512 B]  layout L0,
+//            |        |        |     |        one bulk copy for each 16 rows
 //            +--------+--------+- - -+   and, once, the scales of the whole share
 //            kTokenTile
 //
@@ -174,7 +173,8 @@ struct BulkPipe {
 
   __device__ __forceinline__ void expect_stage(int slot) const {
     if (lane == 0) {
-      mbarrier_expect(full(slot), kTokenBytes + static_cast<u32>(present_rows()) * kRowBytes);
+      const u32 tokens = whole_tokens() ? kTokenBytes : kBlocks * static_cast<u32>(args.m) * 128;
+      mbarrier_expect(full(slot), tokens + static_cast<u32>(present_rows()) * kRowBytes);
     }
     warp_sync();
   }
@@ -187,10 +187,21 @@ struct BulkPipe {
               static_cast<const char*>(args.w) + block * 512, kRowBytes, full(slot));
   }
 
+  // The box of the tensor map (core/launch_plan.h, token_box): a whole step, or 64 deep.
+  __device__ __forceinline__ bool whole_tokens() const { return args.m >= Config::kTokenTile; }
+
   __device__ __forceinline__ void request_tokens(int step, int slot) const {
-    if (lane != 0) return;
-    tensor_copy_3d(stage(slot), &tokens_map, 0, token_begin, (step_begin + step) * kBlocks,
-                   full(slot));
+    const int block = (step_begin + step) * kBlocks;
+    if (whole_tokens()) {
+      if (lane == 0) tensor_copy_3d(stage(slot), &tokens_map, 0, token_begin, block, full(slot));
+      return;
+    }
+    // What lies behind the last token in shared memory stays as it was: products of a token touch
+    // no other.
+    for (int i = lane; i < kBlocks; i += 32) {
+      tensor_copy_3d(stage(slot) + static_cast<u32>(i) * kTokenBlockBytes, &tokens_map, 0,
+                     token_begin, block + i, full(slot));
+    }
   }
 
   __device__ __forceinline__ void request_scales() const {

@@ -244,6 +244,37 @@ extern "C" __global__ void w4_probe_denormals(w4::u32* right) {
   if (all) atomicAdd(right, 1U);
 }
 
+// Reads a packed weight and its scales once, and does nothing with them: what no kernel that needs
+// them can be faster than. Like those it may begin before the kernel before has ended.
+extern "C" __global__ void w4_read(const w4::U32x4* weight, long long weight_chunks,
+                                   const w4::U32x4* scales, long long scale_chunks, w4::u32* sink) {
+#if __CUDA_ARCH__ >= 900
+  w4::dependents_launch();
+#endif
+  constexpr int kAhead = 4;
+  const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
+  w4::u32 mixed = 0;
+  for (long long i = first; i < weight_chunks; i += kAhead * stride) {
+    w4::U32x4 v[kAhead];
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      v[j] = w4::U32x4{};
+      if (i + j * stride < weight_chunks) v[j] = w4::load_global_16(weight + i + j * stride);
+    }
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) mixed ^= v[j].v[0] ^ v[j].v[1] ^ v[j].v[2] ^ v[j].v[3];
+  }
+  for (long long i = first; i < scale_chunks; i += stride) {
+    const w4::U32x4 v = w4::load_global_16(scales + i);
+    mixed ^= v.v[0] ^ v.v[1] ^ v.v[2] ^ v.v[3];
+  }
+#if __CUDA_ARCH__ >= 900
+  w4::dependency_wait();
+#endif
+  if (mixed == 0x9e3779b9U) *sink = mixed;  // so that the loads count as used
+}
+
 // Counts 16-bit elements of a fence that no longer hold the canary.
 extern "C" __global__ void w4_check_fence(const w4::u16* fence, w4::Verdict* verdict, int count,
                                           int canary) {
