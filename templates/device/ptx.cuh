@@ -195,28 +195,6 @@ __device__ __forceinline__ u32 pair_of(u16 low, u16 high) {
   return static_cast<u32>(low) | (static_cast<u32>(high) << 16);
 }
 
-// Four bytes of `a` (selectors 0 to 3) and `b` (4 to 7), the lowest first; `selector` has one in
-// each hexadecimal digit.
-__device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) {
-  u32 r;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
-  return r;
-}
-
-// 2^x, relative error at most 2^-22; 0 below 2^-126.
-__device__ __forceinline__ float exp2_f32(float x) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
-}
-
-// 1 / x, relative error at most 2^-23; 0 for infinity and where the result is below 2^-126.
-__device__ __forceinline__ float reciprocal_f32(float x) {
-  float r;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
-}
-
 // FP16 and BF16 differ in their instructions only.
 struct F16 {
   __device__ __forceinline__ static u32 sub2(u32 a, u32 b) {
@@ -282,5 +260,44 @@ struct BF16 {
           "f"(c[2]), "f"(c[3]));
   }
 };
+
+// Four bytes of `a` (selectors 0 to 3) and `b` (4 to 7), the lowest first; `selector` has one in
+// each hexadecimal digit.
+__device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) {
+  u32 r;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
+  return r;
+}
+
+// 2^x, relative error at most 2^-22; 0 below 2^-126.
+__device__ __forceinline__ float exp2_f32(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+// 1 / x, relative error at most 2^-23; 0 for infinity and where the result is below 2^-126.
+__device__ __forceinline__ float reciprocal_f32(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+// An L2 policy: lines it fetches are the first to go. ptxas 13.0 turns its use in cp.async into an
+// illegal instruction for sm_90 (docs/kernels.md): for older architectures only.
+__device__ __forceinline__ u64 evict_first_policy() {
+  u64 r;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(r));
+  return r;
+}
+
+// cp_async_16 under an L2 policy.
+__device__ __forceinline__ void cp_async_16_evict_first(u32 shared, const void* global, bool valid,
+                                                        u64 policy) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared),
+               "l"(global), "r"(bytes), "l"(policy)
+               : "memory");
+}
 
 }  // namespace w4
