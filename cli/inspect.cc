@@ -137,7 +137,8 @@ void add_inspect(CLI::App& app, Action& action) {
       "  w4tune inspect --gpu a40 --problem gemm_n4096_k1024_g128_f16 --m 10\n"
       "  w4tune inspect --gpu a40 --m 16 --split-k 2 --config \"mma_pipe row_tile=128 "
       "token_tile=16\n"
-      "      depth_tile=128 stages=4 row_warps=4 token_warps=1 depth_warps=2 dequant=1 reduce=0\"");
+      "      depth_tile=128 stages=4 row_warps=4 token_warps=1 depth_warps=2 dequant=1 reduce=0 "
+      "evict_first=0\"");
   command->add_option("--problem", options->problem, "Problem")
       ->capture_default_str()
       ->type_name("TEXT");

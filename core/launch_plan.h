@@ -22,7 +22,7 @@ struct Footprint {
   bool cluster_split = false;
   // The kernel takes a second argument, a tensor map of x (sm_90; gpu/tensor_map.h, token_box).
   bool token_map = false;
-  // It may be launched to begin before the kernel before it in the stream has ended (sm_90).
+  // On sm_90 it may be launched to begin before the kernel before it in the stream has ended.
   bool dependent = false;
 
   auto operator<=>(const Footprint&) const = default;

@@ -61,6 +61,9 @@ ContextScope::~ContextScope() {
   if (is_switched_) driver().ctx_set_current(previous_);
 }
 
+GpuState::GpuState(int device)
+    : context_(device), can_begin_early_(query_device(context_.device()).sm >= 90) {}
+
 GpuState::~GpuState() {
   try {
     const ContextScope scope(context_.handle());
@@ -107,7 +110,7 @@ void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream str
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
   const Footprint& footprint = kernel.footprint;
-  dependent = dependent && footprint.dependent;
+  dependent = dependent && footprint.dependent && can_begin_early_;
   args.dependent = dependent ? 1 : 0;
   CUtensorMap tokens{};
   if (footprint.token_map) {

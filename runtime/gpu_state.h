@@ -55,7 +55,7 @@ class ContextScope {
 
 class GpuState {
  public:
-  explicit GpuState(int device) : context_(device) {}
+  explicit GpuState(int device);
   GpuState(const GpuState&) = delete;
   GpuState& operator=(const GpuState&) = delete;
   ~GpuState();
@@ -74,6 +74,7 @@ class GpuState {
 
  private:
   ServingContext context_;
+  bool can_begin_early_;  // sm_90 knows dependent launches
   std::vector<Kernel> kernels_;
   std::optional<Kernel> pack_kernel_;
   std::optional<Workspace> workspace_;

@@ -14,7 +14,7 @@ constexpr double kDramShare = 0.89;
 constexpr double kMmaShareHopper = 0.63;
 constexpr double kMmaShare = 0.90;
 constexpr double kIssueShare = 0.70;
-constexpr double kL2BytesPerClockHopper = 48.0;  // an SM; at 24 good narrow tiles rank too low
+constexpr double kL2BytesPerClockHopper = 64.0;  // an SM; at 24 good narrow tiles rank too low
 constexpr double kL2BytesPerClock = 24.0;
 
 constexpr double kOverlapNorm = 4.0;

@@ -36,6 +36,13 @@ class Family {
   [[nodiscard]] virtual Space space(const Workload& workload, const DeviceInfo& device,
                                     std::size_t max_workspace_bytes) const = 0;
 
+  // The same computation without cache hints, which change no result but may not survive the
+  // translation of one GPU's code for another: what runs when kernels of a GPU that is not here are
+  // verified on the one that is.
+  [[nodiscard]] virtual KernelConfig without_hints(const KernelConfig& config) const {
+    return config;
+  }
+
   [[nodiscard]] virtual Footprint footprint(const KernelConfig& config,
                                             const Problem& problem) const = 0;
 

@@ -20,13 +20,14 @@ constexpr const char* kTokenWarps = "token_warps";
 constexpr const char* kDepthWarps = "depth_warps";
 constexpr const char* kDequant = "dequant";
 constexpr const char* kReduce = "reduce";
+constexpr const char* kEvictFirst = "evict_first";
 constexpr const char* kSplit = "split_k";
 constexpr const char* kRaster = "raster";
 
 // One configuration with its derived sizes, named as in mma_pipe.cuh.
 struct Shape {
   int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant,
-      reduce;
+      reduce, evict_first;
   int group;  // 0: one scale per row
   bool geglu;
 
@@ -65,10 +66,10 @@ int group_parameter(const Problem& problem) {
 }
 
 Shape shape_of(const KernelConfig& config, const Problem& problem) {
-  return {config.at(kRowTile),      config.at(kTokenTile),   config.at(kDepthTile),
-          config.at(kStages),       config.at(kRowWarps),    config.at(kTokenWarps),
-          config.at(kDepthWarps),   config.at(kDequant),     config.at(kReduce),
-          group_parameter(problem), problem.op == Op::kGeglu};
+  return {config.at(kRowTile),    config.at(kTokenTile),    config.at(kDepthTile),
+          config.at(kStages),     config.at(kRowWarps),     config.at(kTokenWarps),
+          config.at(kDepthWarps), config.at(kDequant),      config.at(kReduce),
+          config.at(kEvictFirst), group_parameter(problem), problem.op == Op::kGeglu};
 }
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -109,6 +110,9 @@ std::vector<Constraint> structural_constraints(const Problem& problem, const Dev
       {"each warp takes whole 64-deep blocks of the weight layout",
        {kDepthTile, kDepthWarps},
        [](auto v) { return v[0] % (64 * v[1]) == 0; }},
+      {"a pass of all threads over the activations covers whole tokens",
+       {kDepthTile, kRowWarps, kTokenWarps, kDepthWarps},
+       [](auto v) { return 32 * v[1] * v[2] * v[3] % (v[0] / 8) == 0; }},
       {"K must be a multiple of the depth tile",
        {kDepthTile},
        [k](auto v) { return k % v[0] == 0; }},
@@ -121,8 +125,8 @@ std::vector<Constraint> structural_constraints(const Problem& problem, const Dev
       {"shared memory of a block",
        {kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps},
        [smem, group, geglu](auto v) {
-         return Shape{v[0], v[1], v[2], v[3], v[4], v[5], v[6], 0, 0, group, geglu}.smem_bytes() <=
-                smem;
+         return Shape{v[0], v[1], v[2], v[3], v[4], v[5], v[6], 0, 0, 0, group, geglu}
+                    .smem_bytes() <= smem;
        }},
   };
 }
@@ -156,8 +160,9 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
       {"accumulators of a warp spill or leave the tensor cores idle",
        {kRowTile, kTokenTile, kRowWarps, kTokenWarps, kDequant},
        [group](auto v) {
-         const Shape shape{v[0], v[1], 0, 0, v[2], v[3], 1, v[4], 0, group, false};
-         return shape.rows() <= 8 && shape.accumulator_fragments() <= 28;
+         const Shape shape{v[0], v[1], 0, 0, v[2], v[3], 1, v[4], 0, 0, group, false};
+         // 13 fragments are a row tile of 208 whose warps share the depth.
+         return (shape.rows() <= 8 || shape.rows() == 13) && shape.accumulator_fragments() <= 28;
        }},
       {"scales on sums pay off only up to 8 token fragments a warp",
        {kTokenTile, kTokenWarps, kDequant},
@@ -214,16 +219,23 @@ std::string MmaPipe::why_not(const Problem& /*problem*/, const DeviceInfo& devic
 Space MmaPipe::space(const Workload& workload, const DeviceInfo& device,
                      std::size_t max_workspace_bytes) const {
   W4_CHECK(why_not(workload.problem, device).empty(), "ask why_not() first");
+  // On the 84 SMs of the GPUs with sm_86, 16384 rows are 79 tiles of 208: 94 % are at work, of
+  // tiles of 128 or 256 76 %. The L2 hint: see evict_first_policy in device/ptx.cuh.
+  const bool before_hopper = device.sm < 90;
+  const auto values = [&](std::vector<int> all, std::vector<int> hopper) {
+    return before_hopper ? std::move(all) : std::move(hopper);
+  };
   std::vector<Parameter> parameters = {
-      {kRowTile, {16, 32, 64, 128, 256}},
+      {kRowTile, values({16, 32, 64, 128, 208, 256}, {16, 32, 64, 128, 256})},
       {kTokenTile, {8, 16, 24, 32, 56, 64, 88, 104, 128}},
       {kDepthTile, {64, 128, 256, 512}},
       {kStages, {2, 3, 4, 6, 8}},
-      {kRowWarps, {1, 2, 4, 8}},
+      {kRowWarps, values({1, 2, 4, 8, 13}, {1, 2, 4, 8})},
       {kTokenWarps, {1, 2, 4}},
       {kDepthWarps, {1, 2, 4, 8}},
       {kDequant, {0, 1, 2, 3}},
-      {kReduce, device.sm >= 90 ? std::vector<int>{0, 1} : std::vector<int>{0}},
+      {kReduce, values({0}, {0, 1})},
+      {kEvictFirst, values({0, 1}, {0})},
       {kSplit, {1, 2, 3, 4, 5, 6, 8, 12, 16}},
       {kRaster, {1, 4, 16}},
   };
@@ -233,10 +245,25 @@ Space MmaPipe::space(const Workload& workload, const DeviceInfo& device,
   return Space(std::move(parameters), std::move(constraints));
 }
 
+KernelConfig MmaPipe::without_hints(const KernelConfig& config) const {
+  KernelConfig plain = config;
+  for (auto& [name, value] : plain.parameters) {
+    if (name == kEvictFirst) value = 0;
+  }
+  return plain;
+}
+
 Footprint MmaPipe::footprint(const KernelConfig& config, const Problem& problem) const {
   const Shape shape = shape_of(config, problem);
-  return {shape.row_tile,     shape.token_tile,   shape.depth_tile,
-          32 * shape.warps(), shape.smem_bytes(), shape.reduce == 1};
+  Footprint footprint;
+  footprint.row_tile = shape.row_tile;
+  footprint.token_tile = shape.token_tile;
+  footprint.depth_tile = shape.depth_tile;
+  footprint.threads = 32 * shape.warps();
+  footprint.smem_bytes = shape.smem_bytes();
+  footprint.cluster_split = shape.reduce == 1;
+  footprint.dependent = true;
+  return footprint;
 }
 
 std::string MmaPipe::source(const KernelConfig& config, const Problem& problem) const {
@@ -254,6 +281,7 @@ struct Config {{
   static constexpr int kDepthWarps = {};
   static constexpr int kDequant = {};
   static constexpr int kReduce = {};
+  static constexpr bool kEvictFirst = {};
   static constexpr int kGroupSize = {};
   static constexpr bool kGeglu = {};
 }};
@@ -264,7 +292,7 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
 )",
       problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_tile, shape.token_tile,
       shape.depth_tile, shape.stages, shape.row_warps, shape.token_warps, shape.depth_warps,
-      shape.dequant, shape.reduce, shape.group, shape.geglu);
+      shape.dequant, shape.reduce, shape.evict_first == 1, shape.group, shape.geglu);
 }
 
 Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,

@@ -13,6 +13,7 @@ class MmaPipe final : public Family {
                                     const DeviceInfo& device) const override;
   [[nodiscard]] Space space(const Workload& workload, const DeviceInfo& device,
                             std::size_t max_workspace_bytes) const override;
+  [[nodiscard]] KernelConfig without_hints(const KernelConfig& config) const override;
   [[nodiscard]] Footprint footprint(const KernelConfig& config,
                                     const Problem& problem) const override;
   [[nodiscard]] std::string source(const KernelConfig& config,

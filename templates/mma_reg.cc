@@ -16,7 +16,6 @@ constexpr const char* kDepthWarps = "depth_warps";
 constexpr const char* kBlocks = "blocks";
 constexpr const char* kAhead = "ahead";
 constexpr const char* kDequant = "dequant";
-constexpr const char* kDependent = "dependent";
 constexpr const char* kSplit = "split_k";
 constexpr const char* kRaster = "raster";
 
@@ -138,7 +137,6 @@ Space MmaReg::space(const Workload& workload, const DeviceInfo& device,
                 {kBlocks, {1, 2, 4, 8}},
                 {kAhead, {1, 2, 4, 8}},
                 {kDequant, {1}},
-                {kDependent, {device.sm >= 90 ? 1 : 0}},
                 {kSplit, {1, 2, 3, 4, 5, 8, 16}},
                 {kRaster, {1}}},
                std::move(all));
@@ -152,7 +150,7 @@ Footprint MmaReg::footprint(const KernelConfig& config, const Problem& /*problem
   footprint.depth_tile = shape.depth_tile();
   footprint.threads = shape.threads();
   footprint.smem_bytes = shape.smem_bytes();
-  footprint.dependent = config.at(kDependent) == 1;
+  footprint.dependent = true;
   return footprint;
 }
 
@@ -167,7 +165,6 @@ struct Config {{
   static constexpr int kDepthWarps = {};
   static constexpr int kBlocks = {};
   static constexpr int kAhead = {};
-  static constexpr bool kDependent = {};
   static constexpr int kGroupSize = {};
   static constexpr bool kGeglu = {};
 }};
@@ -177,8 +174,8 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
 }}
 )",
       problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_tile, shape.token_tile,
-      shape.depth_warps, shape.blocks, shape.ahead, config.at(kDependent) == 1,
-      group_parameter(problem), problem.op == Op::kGeglu);
+      shape.depth_warps, shape.blocks, shape.ahead, group_parameter(problem),
+      problem.op == Op::kGeglu);
 }
 
 Cost MmaReg::cost(const Candidate& candidate, const Workload& workload,

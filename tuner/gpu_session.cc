@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/check.h"
+#include "gpu/device.h"
 #include "gpu/tensor_map.h"
 #include "w4tune/error.h"
 
@@ -11,6 +12,7 @@ namespace w4tune {
 GpuSession::GpuSession(int ordinal, std::size_t max_workspace_bytes,
                        const std::string& utility_image)
     : context_(ordinal),
+      can_begin_early_(query_device(ordinal).sm >= 90),
       clock_(2),
       utilities_(utility_image),
       partials_(max_workspace_bytes),
@@ -37,7 +39,7 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
   const Footprint& footprint = kernel.footprint;
-  dependent = dependent && footprint.dependent;
+  dependent = dependent && footprint.dependent && can_begin_early_;
   args.dependent = dependent ? 1 : 0;
   CUtensorMap tokens{};
   if (footprint.token_map) {

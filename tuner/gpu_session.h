@@ -53,6 +53,7 @@ class GpuSession {
   static constexpr std::size_t kCounters = 1 << 16;
 
   Context context_;
+  bool can_begin_early_;  // sm_90 knows dependent launches
   Stream stream_;
   ClockProbe clock_;
   UtilityKernels utilities_;

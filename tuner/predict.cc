@@ -17,7 +17,8 @@ namespace {
 // Candidates a workload's prediction may fall back to before it is left untuned.
 constexpr std::size_t kTries = 64;
 
-// Runs the predicted kernels on the present GPU: their architecture's PTX, compiled by its driver.
+// Runs the predicted kernels, without their cache hints, on the present GPU: their architecture's
+// PTX, compiled by its driver.
 class DeviceCheck {
  public:
   explicit DeviceCheck(const TuneOptions& options)
@@ -47,7 +48,9 @@ class DeviceCheck {
           std::make_unique<Operands>(workload.problem, tokens.back(), present_.l2_bytes, warm);
       verifier_ = std::make_unique<Verifier>(gpu_.utilities(), *operands_, gpu_.stream());
     }
-    const LoadedKernel& kernel = gpu_.load(ptx_.get(candidate.config, workload.problem), footprint);
+    const KernelConfig plain =
+        find_family(candidate.config.family)->without_hints(candidate.config);
+    const LoadedKernel& kernel = gpu_.load(ptx_.get(plain, workload.problem), footprint);
     double worst = 0.0;
     for (const int m : {workload.m, std::max(1, workload.m - 1)}) {
       worst = std::max(worst, gpu_.check(kernel, candidate, *operands_, *verifier_, m).worst_ratio);

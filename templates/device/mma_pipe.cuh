@@ -30,7 +30,8 @@
 // Config: kRowTile, kTokenTile, kDepthTile, kStages, kRowWarps, kTokenWarps, kDepthWarps,
 //   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's accumulators; 2 and 3:
 //   the same with nibbles as denormals, see dequant.cuh),
-//   kReduce, kGroupSize (0: one scale per row), kGeglu, Element (F16 or BF16).
+//   kReduce, kEvictFirst (weights leave L2 first), kGroupSize (0: one scale per row), kGeglu,
+//   Element (F16 or BF16).
 #pragma once
 
 #include "dequant.cuh"
@@ -107,10 +108,11 @@ struct MmaPipe {
   int step_begin;   // first depth step of the share
   int num_steps;
 
-  const char* weights_from;     // this thread's first chunk of weights
+  const char* weights_from;     // this thread's (or the tile's) first chunk of weights
   const u16* activations_from;  // this thread's first chunk of activations
   int row_tiles_left;           // 16-row tiles from there to the last row
   int tokens_left;              // tokens from there to the last
+  u64 policy;                   // of the weights in L2 (kEvictFirst only)
 
   float acc[kRows][kTokens][4];
   // Sums of one group before its scale (D1 only).
@@ -171,10 +173,12 @@ struct MmaPipe {
   }
 
   // Each thread copies 16-byte chunks: chunk `thread + i * kThreads` of a stage lies a compile-time
-  // number of row tiles (or tokens) and chunks behind chunk `thread`, because all counts are powers
-  // of two but the tiles.
+  // number of row tiles (or tokens) and chunks behind chunk `thread`, because a pass of all threads
+  // covers whole row tiles (or a row tile whole passes) and whole tokens. Only 13 row warps break
+  // that, for the weights: they look each chunk up.
   static constexpr int kRowChunks = kBlocks * 32;              // of 16 weight rows
   static constexpr int kTokenChunks = Config::kDepthTile / 8;  // of one token
+  static constexpr bool kWholePasses = kThreads % kRowChunks == 0 || kRowChunks % kThreads == 0;
   static constexpr int kRowStep = kThreads > kRowChunks ? kThreads / kRowChunks : 1;
   static constexpr int kRowPasses = kRowChunks > kThreads ? kRowChunks / kThreads : 1;
   static constexpr int kTokenStep = kThreads / kTokenChunks;
@@ -182,9 +186,11 @@ struct MmaPipe {
 
   // Where this thread's first chunks of the first step come from.
   __device__ __forceinline__ void aim() {
-    const int row_tile = row_begin / 16 + thread / kRowChunks;
+    const int own = kWholePasses ? thread : 0;
+    const int row_tile = row_begin / 16 + own / kRowChunks;
     const long long block = static_cast<long long>(row_tile) * (args.k / 64) + step_begin * kBlocks;
-    weights_from = static_cast<const char*>(args.w) + block * 512 + thread % kRowChunks * 16;
+    weights_from = static_cast<const char*>(args.w) + block * 512 + own % kRowChunks * 16;
+    if constexpr (Config::kEvictFirst) policy = evict_first_policy();
     const int token = token_begin + thread / kTokenChunks;
     activations_from = static_cast<const u16*>(args.x) + token * args.ldx +
                        step_begin * Config::kDepthTile + thread % kTokenChunks * 8;
@@ -198,6 +204,18 @@ struct MmaPipe {
     if (valid || step < kStages) cp_async_16(to, valid ? from : args.x, valid);
   }
 
+  // The same for weights, which no other CTA at work will ask for.
+  __device__ __forceinline__ void copy_weights(int step, u32 to, const void* from,
+                                               bool valid) const {
+    if constexpr (Config::kEvictFirst) {
+      if (valid || step < kStages) {
+        cp_async_16_evict_first(to, valid ? from : args.x, valid, policy);
+      }
+    } else {
+      copy(step, to, from, valid);
+    }
+  }
+
   __device__ __forceinline__ void fetch_weights(int step, u32 to) const {
     constexpr int kChunks = kWeightBytes / 16;
     const char* const from = weights_from + static_cast<long long>(step) * (kBlocks * 512);
@@ -206,11 +224,11 @@ struct MmaPipe {
     for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
       const int chunk = thread + i * kThreads;
       if (kChunks % kThreads != 0 && chunk >= kChunks) break;
-      const int row_tile = i / kRowPasses * kRowStep;
-      const int within = i % kRowPasses * kThreads;
-      copy(step, to + static_cast<u32>(chunk) * 16,
-           from + static_cast<long long>(row_tile) * row_bytes + within * 16,
-           row_tile < row_tiles_left);
+      const int row_tile = kWholePasses ? i / kRowPasses * kRowStep : chunk / kRowChunks;
+      const int within = kWholePasses ? i % kRowPasses * kThreads : chunk % kRowChunks;
+      copy_weights(step, to + static_cast<u32>(chunk) * 16,
+                   from + static_cast<long long>(row_tile) * row_bytes + within * 16,
+                   row_tile < row_tiles_left);
     }
   }
 
@@ -254,6 +272,23 @@ struct MmaPipe {
       fetch_scales(step, stage + kWeightBytes + kActivationBytes);
     }
     cp_async_commit();  // an empty group keeps the count of the waits
+  }
+
+  // The first stages, launched to begin early: weights and scales may be read already, x may not.
+  // All that comes early counts into the first group of copies.
+  __device__ __forceinline__ void fetch_early() const {
+#pragma unroll
+    for (int step = 0; step < kStages - 1; ++step) {
+      if (step >= num_steps) break;
+      fetch_weights(step, stage_address(step));
+      fetch_scales(step, stage_address(step) + kWeightBytes + kActivationBytes);
+    }
+    dependency_wait();
+#pragma unroll
+    for (int step = 0; step < kStages - 1; ++step) {
+      if (step < num_steps) fetch_activations(step, stage_address(step) + kWeightBytes);
+      cp_async_commit();
+    }
   }
 
   // ---- shared to registers to tensor core ------------------------------------------------------
@@ -622,6 +657,7 @@ struct MmaPipe {
   // ---- the whole -------------------------------------------------------------------------------
 
   __device__ __forceinline__ void run() {
+    dependents_launch();
     place();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -631,8 +667,12 @@ struct MmaPipe {
         for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
       }
     }
+    if (args.dependent != 0) {
+      fetch_early();
+    } else {
 #pragma unroll
-    for (int step = 0; step < kStages - 1; ++step) fetch(step);
+      for (int step = 0; step < kStages - 1; ++step) fetch(step);
+    }
     for (int step = 0; step < num_steps; ++step) {
       cp_async_wait<kStages - 2>();  // this thread's part of the step has landed,
       barrier();                     // everyone's has, and everyone left the buffer filled next

@@ -16,9 +16,8 @@
 // Run-time arguments: N, K, M, split. Requires (host side, templates/mma_reg.cc):
 //   rows % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx % 8 == 0.
 //
-// Config: kRowTile, kTokenTile, kDepthWarps, kBlocks, kAhead, kDependent (may begin before the
-//   kernel before it has ended, sm_90), kGroupSize (0: one scale per row), kGeglu, Element.
-//   Scales multiply the FP32 sums of each group (D1).
+// Config: kRowTile, kTokenTile, kDepthWarps, kBlocks, kAhead, kGroupSize (0: one scale per row),
+//   kGeglu, Element. Scales multiply the FP32 sums of each group (D1).
 #pragma once
 
 #include "dequant.cuh"
@@ -293,7 +292,7 @@ struct MmaReg {
   // ---- the whole --------------------------------------------------------------------------------
 
   __device__ __forceinline__ void run() {
-    if constexpr (Config::kDependent) dependents_launch();
+    dependents_launch();
     place();
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -302,7 +301,7 @@ struct MmaReg {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) request(i, i, r);
     }
-    if constexpr (Config::kDependent) dependency_wait();
+    dependency_wait();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll

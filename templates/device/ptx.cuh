@@ -267,17 +267,21 @@ __device__ __forceinline__ F32x4 load_cluster_f32x4(u32 address) {
   return r;
 }
 
-// ---- dependent launches (sm_90) ---------------------------------------------------------------
+// ---- dependent launches (sm_90; elsewhere a kernel begins when the one before has ended) --------
 
 // Lets the next kernel of the stream begin, if it was launched to begin early.
 __device__ __forceinline__ void dependents_launch() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 // Waits until the kernel before has ended and what it wrote can be read. A kernel that was launched
 // to begin early reads and writes nothing but its own constants before.
 __device__ __forceinline__ void dependency_wait() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 // ---- arithmetic -------------------------------------------------------------------------------
@@ -300,19 +304,6 @@ __device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) {
 __device__ __forceinline__ float fma_f32(float a, float b, float c) {
   float r;
   asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c));
-  return r;
-}
-
-// 2^x, relative error at most 2^-22; 0 below 2^-126.
-__device__ __forceinline__ float exp2_f32(float x) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
-}
-
-__device__ __forceinline__ float reciprocal_f32(float x) {
-  float r;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 
@@ -381,6 +372,37 @@ struct BF16 {
           "f"(c[2]), "f"(c[3]));
   }
 };
+
+// 2^x, relative error at most 2^-22; 0 below 2^-126.
+__device__ __forceinline__ float exp2_f32(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+// 1 / x, relative error at most 2^-23; 0 for infinity and where the result is below 2^-126.
+__device__ __forceinline__ float reciprocal_f32(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+// An L2 policy: lines it fetches are the first to go. ptxas 13.0 turns its use in cp.async into an
+// illegal instruction for sm_90 (docs/kernels.md): for older architectures only.
+__device__ __forceinline__ u64 evict_first_policy() {
+  u64 r;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(r));
+  return r;
+}
+
+// cp_async_16 under an L2 policy.
+__device__ __forceinline__ void cp_async_16_evict_first(u32 shared, const void* global, bool valid,
+                                                        u64 policy) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared),
+               "l"(global), "r"(bytes), "l"(policy)
+               : "memory");
+}
 
 }  // namespace w4
 

@@ -248,9 +248,7 @@ extern "C" __global__ void w4_probe_denormals(w4::u32* right) {
 // them can be faster than. Like those it may begin before the kernel before has ended.
 extern "C" __global__ void w4_read(const w4::U32x4* weight, long long weight_chunks,
                                    const w4::U32x4* scales, long long scale_chunks, w4::u32* sink) {
-#if __CUDA_ARCH__ >= 900
   w4::dependents_launch();
-#endif
   constexpr int kAhead = 4;
   const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
@@ -269,9 +267,7 @@ extern "C" __global__ void w4_read(const w4::U32x4* weight, long long weight_chu
     const w4::U32x4 v = w4::load_global_16(scales + i);
     mixed ^= v.v[0] ^ v.v[1] ^ v.v[2] ^ v.v[3];
   }
-#if __CUDA_ARCH__ >= 900
   w4::dependency_wait();
-#endif
   if (mixed == 0x9e3779b9U) *sink = mixed;  // so that the loads count as used
 }
 

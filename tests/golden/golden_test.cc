@@ -40,7 +40,7 @@ TEST(Golden, RenderedSource) {
   const MmaPipe family;
   const KernelConfig config = parse_kernel_config(
       "mma_pipe row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
-      "depth_warps=2 dequant=1 reduce=0");
+      "depth_warps=2 dequant=1 reduce=0 evict_first=0");
   expect_golden("mma_pipe_f16.cu",
                 family.source(config, {Op::kGemm, 4096, 1024, 128, Dtype::kF16}));
   expect_golden("mma_pipe_bf16_channel.cu",

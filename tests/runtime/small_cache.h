@@ -53,7 +53,7 @@ inline void tune_small_cache(const std::string& path, const std::vector<Problem>
   for (Winner& winner : store.winners(options.device)) {
     winner.candidate = {
         parse_kernel_config("mma_pipe row_tile=64 token_tile=16 depth_tile=64 stages=2 row_warps=4 "
-                            "token_warps=1 depth_warps=1 dequant=1 reduce=0"),
+                            "token_warps=1 depth_warps=1 dequant=1 reduce=0 evict_first=0"),
         {split_k, 1}};
     winner.footprint = find_family("mma_pipe")->footprint(winner.candidate.config, winner.problem);
     winner.compilation_key = compiler.get(winner.candidate.config, winner.problem).key;

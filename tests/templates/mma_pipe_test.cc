@@ -84,7 +84,7 @@ TEST(MmaPipe, SourceDoesNotDependOnShape) {
   const MmaPipe family;
   const KernelConfig config = parse_kernel_config(
       "mma_pipe row_tile=64 token_tile=16 depth_tile=128 stages=4 row_warps=2 token_warps=1 "
-      "depth_warps=2 dequant=1 reduce=0");
+      "depth_warps=2 dequant=1 reduce=0 evict_first=0");
   EXPECT_EQ(family.source(config, {Op::kGemm, 4096, 1024, 128, Dtype::kF16}),
             family.source(config, {Op::kGemm, 16384, 2048, 128, Dtype::kF16}));
   EXPECT_EQ(family.source(config, {Op::kGemm, 4096, 1024, 1024, Dtype::kF16}),
@@ -136,7 +136,7 @@ TEST(MmaPipe, GegluCountsTheWorkOfItsTwiceAsManyRows) {
   const MmaPipe family;
   const KernelConfig config = parse_kernel_config(
       "mma_pipe row_tile=64 token_tile=16 depth_tile=128 stages=4 row_warps=2 token_warps=1 "
-      "depth_warps=2 dequant=1 reduce=0");
+      "depth_warps=2 dequant=1 reduce=0 evict_first=0");
   const Workload geglu{{Op::kGeglu, 4096, 1024, 128, Dtype::kF16}, 16};
   const Workload twice{{Op::kGemm, 8192, 1024, 128, Dtype::kF16}, 16};
   const Candidate candidate{config, {2, 1}};

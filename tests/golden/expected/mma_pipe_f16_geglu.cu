@@ -10,6 +10,7 @@ struct Config {
   static constexpr int kDepthWarps = 2;
   static constexpr int kDequant = 1;
   static constexpr int kReduce = 0;
+  static constexpr bool kEvictFirst = false;
   static constexpr int kGroupSize = 128;
   static constexpr bool kGeglu = true;
 };
