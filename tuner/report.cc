@@ -43,6 +43,7 @@ json environment_json(const RunInfo& run, const TuneResult& result) {
           {"mma_tflops", ceilings.mma_tflops},
           {"mma_source", ceilings.mma_source},
           {"mma_denormals", result.mma_denormals ? json(*result.mma_denormals) : json(nullptr)},
+          {"assumed", result.assumed},
           {"date", run.started_at}};
 }
 
@@ -217,6 +218,10 @@ std::string markdown_summary(const json& report) {
       "interquartile spreads.\n",
       environment.at("copy_gbps").get<double>(), environment.at("mma_tflops").get<double>(),
       text_of(environment.at("mma_source")), text_of(environment.at("protocol")));
+  for (const json& line : environment.value("assumed", json::array())) {
+    out += fmt::format("\n- assumed: {}", line.get<std::string>());
+  }
+  if (!environment.value("assumed", json::array()).empty()) out += "\n";
   Problem last;
   std::vector<double> ratios;
   int slower = 0;
