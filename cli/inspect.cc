@@ -104,6 +104,7 @@ int run(const Options& options) {
                                       {"latency_us", cost.latency_us},
                                       {"launch_us", cost.launch_us},
                                       {"reduce_us", cost.reduce_us},
+                                      {"assumed", describe(rates, device)},
                                       {"source", source}}
                            .dump(1));
     return kExitOk;
@@ -121,7 +122,7 @@ int run(const Options& options) {
       "DRAM {:.2f}, L2 {:.2f}, tensor cores {:.2f}, issue {:.2f}, latency {:.2f}\n",
       floor, cost.total_us, cost.launch_us, cost.reduce_us, cost.dram_us, cost.l2_us, cost.mma_us,
       cost.issue_us, cost.latency_us);
-  fmt::print("assumed: {}\n", describe(rates));
+  for (const std::string& line : describe(rates, device)) fmt::print("assumed: {}\n", line);
   return kExitOk;
 }
 

@@ -163,7 +163,9 @@ int run(const Options& options) {
     progress.on_warning(fmt::format(
         "no {} here ({}): kernels are ranked by the cost model and every time is a prediction",
         target.device.name, here));
-    fmt::print(stderr, "assumed: {}\n", describe(assumed_rates(target.device)));
+    for (const auto& line : describe(assumed_rates(target.device), target.device)) {
+      fmt::print(stderr, "assumed: {}\n", line);
+    }
     if (!tune.device.mma_denormals) {
       fmt::print(stderr,
                  "not probed: whether this GPU's tensor cores take FP16 denormals, so "

@@ -40,11 +40,28 @@ Rates assumed_rates(const DeviceInfo& device) {
   return rates;
 }
 
-std::string describe(const Rates& rates) {
-  return fmt::format(
-      "read {:.0f} GB/s, L2 {:.0f} GB/s, mma.sync {:.0f} TFLOP/s, launch {:.1f} us, "
-      "split reduction {:.1f} us",
-      rates.dram_gbps, rates.l2_gbps, rates.mma_tflops, rates.launch_us, rates.reduce_us);
+std::vector<std::string> describe(const Rates& rates, const DeviceInfo& device) {
+  const double clock_hz = device.clock_mhz * 1e6;
+  const auto share = [](double rate, double sheet) {
+    return sheet > 0.0
+               ? fmt::format("{:.0f} % of the data sheet's {:g}", 100.0 * rate / sheet, sheet)
+               : std::string("the data sheet is not known");
+  };
+  return {
+      fmt::format("DRAM {:.0f} GB/s, {}; {:.1f} us a dependent read", rates.dram_gbps,
+                  share(rates.dram_gbps, device.dram_gbps), rates.dram_latency_us),
+      fmt::format("L2 {:.0f} GB/s, {:.0f} bytes a clock for each of {} SMs at {} MHz; {} MB, whose "
+                  "misses are not counted",
+                  rates.l2_gbps, rates.l2_gbps * 1e9 / (device.sm_count * clock_hz),
+                  device.sm_count, device.clock_mhz, device.l2_bytes >> 20),
+      fmt::format("tensor cores {:.0f} TFLOP/s by mma.sync, {}", rates.mma_tflops,
+                  share(rates.mma_tflops, device.mma_tflops)),
+      fmt::format("issue {:.1f} G warp instructions a second and SM, {:.0f} % of 4 a clock",
+                  rates.issue_hz * 1e-9, 100.0 * rates.issue_hz / (4.0 * clock_hz)),
+      fmt::format("launch {:.1f} us, split reduction {:.1f} us", rates.launch_us, rates.reduce_us),
+      fmt::format("shared memory {} KB a block, {} KB an SM", device.smem_block_bytes >> 10,
+                  device.smem_sm_bytes >> 10),
+  };
 }
 
 Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {

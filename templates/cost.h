@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/device_info.h"
 #include "core/launch_plan.h"
@@ -25,8 +26,9 @@ struct Rates {
 };
 
 Rates assumed_rates(const DeviceInfo& device);
-// "626 GB/s read (90 % of the data sheet), ...": one line for people.
-std::string describe(const Rates& rates);
+// The rates beside what they are assumed from, a line for each unit: "DRAM 619 GB/s, 89 % of the
+// data sheet's 696; ...".
+std::vector<std::string> describe(const Rates& rates, const DeviceInfo& device);
 
 // Counted work of one launch. Bytes and instructions are totals over the grid.
 struct Work {

@@ -64,6 +64,7 @@ struct TuneResult {
   Ceilings ceilings;  // measured, or the model's assumptions for predicted rows
   // Whether the tensor cores take FP16 denormals as they are; empty where it was not probed.
   std::optional<bool> mma_denormals;
+  std::vector<std::string> assumed;  // what predicted times rest on; empty for measured ones
   std::vector<WorkloadResult> rows;
   std::vector<Chain> chains;  // from bench alone
   bool interrupted = false;

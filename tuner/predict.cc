@@ -84,6 +84,7 @@ class PredictedRun {
     result_.ceilings = {rates.dram_gbps, rates.mma_tflops, "assumed"};
     observer_.on_ceilings(result_.ceilings);
     result_.mma_denormals = options_.device.mma_denormals;
+    result_.assumed = describe(rates, options_.device);
     if (options_.verify_on_device) {
       observer_.on_phase("preparing the present GPU for verification");
       check_ = std::make_unique<DeviceCheck>(options_);

@@ -44,6 +44,7 @@ json environment_json(const RunInfo& run, const TuneResult& result) {
           {"mma_tflops", ceilings.mma_tflops},
           {"mma_source", ceilings.mma_source},
           {"mma_denormals", result.mma_denormals ? json(*result.mma_denormals) : json(nullptr)},
+          {"assumed", result.assumed},
           {"date", run.started_at}};
 }
 
@@ -239,6 +240,10 @@ std::string summary_head(const json& environment) {
       "interquartile spreads.\n",
       environment.at("copy_gbps").get<double>(), environment.at("mma_tflops").get<double>(),
       text_of(environment.at("mma_source")), text_of(environment.at("protocol")));
+  for (const json& line : environment.value("assumed", json::array())) {
+    out += fmt::format("\n- assumed: {}", line.get<std::string>());
+  }
+  if (!environment.value("assumed", json::array()).empty()) out += "\n";
   return out;
 }
 

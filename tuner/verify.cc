@@ -36,7 +36,7 @@ Bounds bounds_of(Dtype dtype, int dequant) {
   // Every mode accumulates in FP32; D0 rounds each weight after its scale as well.
   bounds.abs_factor = 0x1p-22F;
   // D2den sums over u = w + 8, up to |w| + 8, and subtracts 8 times the sums of x, as inexact; D4
-  // adds a half of the other row's nibble to that, twice.
+  // subtracts two such sums, one 16 times larger (docs/kernels.md, "Error bounds").
   bounds.scaled_factor = dequant == 2 ? 16.0F * 0x1p-22F : dequant == 3 ? 24.0F * 0x1p-22F : 0.0F;
   bounds.squares_factor = static_cast<float>(dequant == 0 ? 4.0 * u : 0.0);
   bounds.gelu_factor = 0x1p-21F;  // templates/device/gelu.cuh

@@ -65,6 +65,23 @@ TEST(Utilities, CompileForEveryArchitecture) {
   }
 }
 
+// The hint reaches the code of the A40, and PTX without it has none for a newer GPU to stumble on.
+TEST(Ptx, OfTheHintIsThereAndCanBeLeftOut) {
+  const MmaPipe family;
+  const DeviceSources sources = device_sources_from("");
+  const Problem problem{Op::kGemm, 4096, 1024, 128, Dtype::kF16};
+  const auto ptx_of = [&](const KernelConfig& config) {
+    return Nvrtc::get()
+        .compile(family.source(config, problem), sources.headers, "compute_86")
+        .cubin;
+  };
+  EXPECT_NE(ptx_of(hint_config()).find("L2::cache_hint"), std::string::npos);
+  const std::string plain = ptx_of(family.without_hints(hint_config()));
+  EXPECT_FALSE(plain.empty());
+  EXPECT_EQ(plain.find("L2::cache_hint"), std::string::npos);
+  EXPECT_EQ(plain.find("createpolicy"), std::string::npos);
+}
+
 TEST(Ptx, OfAnA40KernelIsMadeForAnyNewerGpu) {
   const MmaPipe family;
   const DeviceSources sources = device_sources_from("");

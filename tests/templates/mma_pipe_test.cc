@@ -132,6 +132,38 @@ TEST(MmaPipe, NibblesAsDenormalsNeedFp16AndAProbeThatFoundThem) {
   EXPECT_EQ(denormal_points(other, true).first, 0) << "a scale per row is D1's";
 }
 
+TEST(MmaPipe, TheA40HasTilesOfThirteenFragmentsSplitsOfFiveAndTheHint) {
+  const MmaPipe family;
+  const auto offered = [&](std::string_view alias, const Problem& problem, std::string_view name) {
+    const Space space = family.space({problem, 10}, gpu(alias), kWorkspace);
+    std::set<int> values;
+    for (const Point& point : space.enumerate().points) values.insert(space.value(point, name));
+    return values;
+  };
+  const Problem wide{Op::kGemm, 16384, 2048, 128, Dtype::kF16};
+  const Problem deep{Op::kGemm, 2048, 16384, 128, Dtype::kF16};
+  EXPECT_EQ(offered("a40", wide, "row_tile").count(208), 1U);
+  EXPECT_EQ(offered("a40", wide, "row_warps").count(13), 1U);
+  EXPECT_EQ(offered("a40", deep, "split_k").count(5), 1U);
+  EXPECT_EQ(offered("a40", wide, "evict_first"), (std::set<int>{0, 1}));
+  EXPECT_EQ(offered("h200", wide, "row_tile").count(208), 0U);
+  EXPECT_EQ(offered("h200", wide, "evict_first"), std::set<int>{0})
+      << "an illegal instruction on sm_90";
+}
+
+TEST(MmaPipe, WithoutHintsIsTheSameKernelButForTheHint) {
+  const MmaPipe family;
+  const Problem problem{Op::kGemm, 4096, 1024, 128, Dtype::kF16};
+  KernelConfig config = parse_kernel_config(
+      "mma_pipe row_tile=64 token_tile=16 depth_tile=128 stages=4 row_warps=2 token_warps=1 "
+      "depth_warps=2 dequant=1 reduce=0 evict_first=1");
+  const KernelConfig plain = family.without_hints(config);
+  EXPECT_EQ(plain.at("evict_first"), 0);
+  EXPECT_EQ(family.footprint(plain, problem), family.footprint(config, problem));
+  config.parameters.back().second = 0;
+  EXPECT_EQ(plain, config);
+}
+
 TEST(MmaPipe, GegluCountsTheWorkOfItsTwiceAsManyRows) {
   const MmaPipe family;
   const KernelConfig config = parse_kernel_config(

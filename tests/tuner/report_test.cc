@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "templates/cost.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -90,6 +91,19 @@ TEST(Report, SummaryNamesWhatIsLost) {
       std::string::npos)
       << summary;
   EXPECT_NE(summary.find("| 1024 | untuned |"), std::string::npos);
+}
+
+TEST(Report, PredictedTimesStandBesideWhatTheyRestOn) {
+  TuneResult result = sample_result();
+  EXPECT_EQ(markdown_summary(report_json(sample_run(), result)).find("assumed: DRAM"),
+            std::string::npos);
+  const DeviceInfo a40 = find_known_device("a40")->info;
+  result.assumed = describe(assumed_rates(a40), a40);
+  const std::string summary = markdown_summary(report_json(sample_run(), result));
+  for (const char* part : {"assumed: DRAM 619 GB/s, 89 % of the data sheet's 696", "84 SMs at 1740",
+                           "90 % of the data sheet's 149.7", "99 KB a block", "6 MB"}) {
+    EXPECT_NE(summary.find(part), std::string::npos) << part << " in\n" << summary;
+  }
 }
 
 TEST(Report, SaysWhatTheBaselineOfGegluIs) {
