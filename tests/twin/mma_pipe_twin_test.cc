@@ -22,7 +22,7 @@ struct Shape {
   int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant;
 };
 
-template <class ElementType, Shape kShape, int kGroup>
+template <class ElementType, Shape kShape, int kGroup, Op kOp>
 struct Config {
   using Element = ElementType;
   static constexpr int kRowTile = kShape.row_tile;
@@ -35,19 +35,23 @@ struct Config {
   static constexpr int kDequant = kShape.dequant;
   static constexpr int kReduce = 0;
   static constexpr int kGroupSize = kGroup;
+  static constexpr bool kGeglu = kOp == Op::kGeglu;
 };
 
-template <class Element, Shape kShape, int kGroup>
+template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const MmaPipe family;
-  return {&family,
-          parse_kernel_config(fmt::format(
-              "mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
-              "token_warps={} depth_warps={} dequant={} reduce=0",
-              kShape.row_tile, kShape.token_tile, kShape.depth_tile, kShape.stages,
-              kShape.row_warps, kShape.token_warps, kShape.depth_warps, kShape.dequant)),
-          std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16, kGroup,
-          [](const w4::GemmArgs& args) { w4::mma_pipe<Config<Element, kShape, kGroup>>(args); }};
+  return {
+      &family,
+      parse_kernel_config(
+          fmt::format("mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
+                      "token_warps={} depth_warps={} dequant={} reduce=0",
+                      kShape.row_tile, kShape.token_tile, kShape.depth_tile, kShape.stages,
+                      kShape.row_warps, kShape.token_warps, kShape.depth_warps, kShape.dequant)),
+      kOp,
+      std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
+      kGroup,
+      [](const w4::GemmArgs& args) { w4::mma_pipe<Config<Element, kShape, kGroup, kOp>>(args); }};
 }
 
 // row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant
@@ -65,15 +69,30 @@ std::vector<TwinKernel> kernels() {
   using w4::BF16;
   using w4::F16;
   return {
-      kernel<F16, kDeepWarps, 128>(),   kernel<BF16, kDeepWarps, 0>(),
-      kernel<F16, kOneWarp, 128>(),     kernel<F16, kOneWarp, 32>(),
-      kernel<F16, kWholeGroup, 128>(),  kernel<BF16, kWholeGroup, 64>(),
-      kernel<F16, kWholeGroup, 0>(),    kernel<F16, kOddTokens, 64>(),
-      kernel<BF16, kOddTokens, 32>(),   kernel<F16, kManyStages, 32>(),
-      kernel<BF16, kManyStages, 128>(), kernel<F16, kTwoFragments, 64>(),
-      kernel<F16, kTokenWarps, 128>(),  kernel<BF16, kTokenWarps, 64>(),
-      kernel<F16, kAllWarps, 32>(),     kernel<BF16, kAllWarps, 128>(),
-      kernel<BF16, kWideTile, 128>(),   kernel<F16, kWideTile, 0>(),
+      kernel<F16, kDeepWarps, 128>(),
+      kernel<BF16, kDeepWarps, 0>(),
+      kernel<F16, kOneWarp, 128>(),
+      kernel<F16, kOneWarp, 32>(),
+      kernel<F16, kWholeGroup, 128>(),
+      kernel<BF16, kWholeGroup, 64>(),
+      kernel<F16, kWholeGroup, 0>(),
+      kernel<F16, kOddTokens, 64>(),
+      kernel<BF16, kOddTokens, 32>(),
+      kernel<F16, kManyStages, 32>(),
+      kernel<BF16, kManyStages, 128>(),
+      kernel<F16, kTwoFragments, 64>(),
+      kernel<F16, kTokenWarps, 128>(),
+      kernel<BF16, kTokenWarps, 64>(),
+      kernel<F16, kAllWarps, 32>(),
+      kernel<BF16, kAllWarps, 128>(),
+      kernel<BF16, kWideTile, 128>(),
+      kernel<F16, kWideTile, 0>(),
+      kernel<F16, kDeepWarps, 128, Op::kGeglu>(),
+      kernel<BF16, kOneWarp, 32, Op::kGeglu>(),
+      kernel<BF16, kOddTokens, 64, Op::kGeglu>(),
+      kernel<F16, kManyStages, 128, Op::kGeglu>(),
+      kernel<BF16, kWideTile, 0, Op::kGeglu>(),
+      kernel<F16, kAllWarps, 64, Op::kGeglu>(),
   };
 }
 
