@@ -19,11 +19,13 @@ GpuSession::GpuSession(int ordinal, std::size_t max_workspace_bytes,
 }
 
 const LoadedKernel& GpuSession::load(const Compilation& compilation, const Footprint& footprint) {
-  const auto found = kernels_.find(compilation.key);
+  // One cubin may serve several footprints: what bulk_pipe keeps of scales grows with K.
+  const auto key = std::pair{compilation.key, footprint};
+  const auto found = kernels_.find(key);
   if (found != kernels_.end()) return found->second;
   LoadedKernel loaded{Kernel(compilation.cubin, "w4_kernel"), footprint};
   loaded.kernel.allow_dynamic_smem(static_cast<std::size_t>(footprint.smem_bytes));
-  return kernels_.emplace(compilation.key, std::move(loaded)).first->second;
+  return kernels_.emplace(key, std::move(loaded)).first->second;
 }
 
 void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem, Schedule schedule,

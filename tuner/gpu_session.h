@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "core/compilation.h"
 #include "core/device_info.h"
@@ -33,7 +34,7 @@ class GpuSession {
   [[nodiscard]] const ClockProbe& clock() const { return clock_; }
   [[nodiscard]] const UtilityKernels& utilities() const { return utilities_; }
 
-  // Loads a cubin or PTX once; throws Error{kDevice} when the GPU refuses it.
+  // Loads a cubin or PTX once for each footprint; throws Error{kDevice} when the GPU refuses it.
   const LoadedKernel& load(const Compilation& compilation, const Footprint& footprint);
 
   // Puts one launch into `stream`, as a dependent one where `dependent` is set and the kernel may.
@@ -57,7 +58,7 @@ class GpuSession {
   UtilityKernels utilities_;
   Buffer partials_;
   Buffer counters_;
-  std::map<std::string, LoadedKernel> kernels_;  // by compilation key
+  std::map<std::pair<std::string, Footprint>, LoadedKernel> kernels_;  // by compilation key
 };
 
 // The dequantisation mode a configuration uses, which sets its error bound.
