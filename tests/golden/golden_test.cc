@@ -1,4 +1,5 @@
 // Texts and bytes that must not change unnoticed. W4_UPDATE_GOLDEN=1 rewrites the expected files.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -48,6 +49,18 @@ TEST(Golden, RenderedSource) {
                 family.source(config, {Op::kGeglu, 4096, 1024, 128, Dtype::kF16}));
 }
 
+TEST(Golden, RenderedSourceOfTheOtherFamilies) {
+  const Problem problem{Op::kGeglu, 4096, 1024, 128, Dtype::kF16};
+  for (const char* text :
+       {"mma_reg row_tile=32 token_tile=16 depth_warps=8 blocks=2 ahead=2 dequant=1 dependent=1",
+        "bulk_pipe row_warps=4 depth_warps=1 token_tile=32 depth_tile=256 stages=3 math=1 "
+        "dequant=1 reduce=0"}) {
+    const KernelConfig config = parse_kernel_config(text);
+    expect_golden(config.family + "_f16_geglu.cu",
+                  find_family(config.family)->source(config, problem));
+  }
+}
+
 // The packed weight is a file format: other programs may have stored it.
 TEST(Golden, PackedBytes) {
   for (const Op op : {Op::kGemm, Op::kGeglu}) {
@@ -73,7 +86,10 @@ TEST(Golden, PackedBytes) {
 }
 
 TEST(Golden, Schema) {
-  expect_golden("schema_001.sql", std::string(sql::text("migration_001.sql")));
+  for (const char* version : {"001", "002"}) {
+    expect_golden(fmt::format("schema_{}.sql", version),
+                  std::string(sql::text(fmt::format("migration_{}.sql", version))));
+  }
 }
 
 TEST(Golden, Tables) {
