@@ -210,7 +210,6 @@ __device__ __forceinline__ void store_global_u32(u32* address, u32 value) {
 
 // ---- between the lanes of a warp --------------------------------------------------------------
 
-// The value of lane `lane ^ mask`.
 // The value of lane `source`.
 __device__ __forceinline__ u32 shuffle(u32 value, int source) {
   u32 r;
@@ -218,6 +217,7 @@ __device__ __forceinline__ u32 shuffle(u32 value, int source) {
   return r;
 }
 
+// The value of lane `lane ^ mask`.
 __device__ __forceinline__ u32 shuffle_xor(u32 value, int mask) {
   u32 r;
   asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;"

@@ -117,6 +117,36 @@ TEST(Schema, AFileOfSchemaOneKeepsItsRowsAndGainsTheProbe) {
   EXPECT_EQ(store.devices()[0].mma_denormals, std::nullopt);
 }
 
+// A winner as a w4tune of schema 1 stored it: samples::winner(), but for samples of one time.
+constexpr const char* kWinnerOfSchemaOne = R"(
+INSERT INTO devices VALUES (1, 'NVIDIA A40', 86, 84, 6291456, 101376, 102400, 1536, 1740, 696.0,
+                            149.7);
+INSERT INTO problems VALUES (1, 'gemm', 16384, 2048, 128, 'f16');
+INSERT INTO cubins VALUES ('sha', x'00');
+INSERT INTO compilations VALUES ('key-1', 'mma_pipe row_tile=128 stages=4', 'sm_86', 'ok', '',
+                                 'sha', 128, 8, 16, '2025-01-01T00:00:00Z');
+INSERT INTO runs VALUES (1, 1, '2025-01-01T00:00:00Z', '580.1', '13.0', '0.1.0', 'abc', 'source-1',
+                         'protocol-1', 'cold=3 reps=30', 0, 0.0, 0.0);
+INSERT INTO winners VALUES (1, 1, 16, 'measured', 1, 1073741824, 'mma_pipe row_tile=128 stages=4',
+                            4, 2, 128, 16, 64, 256, 65536, 0, 'key-1', 30.1, 24.5, 61.0,
+                            x'9a99999999193e40', x'0000000000309b40', 0.5, 0.001, 0.25, '', 1);
+)";
+
+TEST(Schema, AWinnerOfSchemaOneServesOn) {
+  const Folder folder;
+  const std::string path = folder.file("one.db");
+  make_sqlite(path, std::string(sql::text("migration_001.sql")) + kWinnerOfSchemaOne);
+  expect_error(ErrorCode::kDatabase, "an older w4tune wrote it (schema 1, this w4tune needs 2)",
+               [&] { Store::open(path, Store::Mode::kReadOnly); });
+  Store::open(path, Store::Mode::kReadWrite);
+  const auto winners = Store::open(path, Store::Mode::kReadOnly).winners(samples::device());
+  ASSERT_EQ(winners.size(), 1U);
+  const Winner expected = samples::winner(16, Provenance::kMeasured);
+  EXPECT_EQ(winners[0].candidate, expected.candidate);
+  EXPECT_EQ(winners[0].footprint, expected.footprint) << "no tensor map, not dependent";
+  EXPECT_EQ(winners[0].time_us, std::vector<double>{30.1});
+}
+
 TEST(Schema, TruncatedFileIsDamaged) {
   const Folder folder;
   const std::string path = folder.file("cut.db");

@@ -190,6 +190,17 @@ TEST_F(StoreTest, WinnersComeBack) {
   EXPECT_EQ(found[0].tie_set, winner.tie_set);
 }
 
+TEST_F(StoreTest, EveryFlagOfAFootprintComesBack) {
+  for (bool Footprint::*const flag :
+       {&Footprint::cluster_split, &Footprint::token_map, &Footprint::dependent}) {
+    Winner winner = samples::winner(16, Provenance::kMeasured);
+    winner.footprint.*flag = true;
+    store_.put_winners(run_, samples::problem(), {winner});
+    ASSERT_EQ(winners().size(), 1U);
+    EXPECT_EQ(winners()[0].footprint, winner.footprint);
+  }
+}
+
 TEST_F(StoreTest, MeasuredHidesPredictedAtOneM) {
   store_.put_winners(
       run_, samples::problem(),

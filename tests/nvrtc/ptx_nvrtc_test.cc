@@ -1,5 +1,5 @@
-// The wrappers of ptx.cuh that no kernel here uses compile for every architecture: an instruction
-// is only looked at where it is used.
+// The wrappers that no kernel here uses compile for every architecture that has them: an
+// instruction is only looked at where it is used.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -25,6 +25,20 @@ extern "C" __global__ void w4_kernel(w4::U32x4* memory, float* floats) {
   floats[2] = w4::tanh_f32(w4::fma_f32(x, x, x));
 }
 )";
+
+constexpr const char* kSm90Source = R"(#include "ptx_sm90.cuh"
+extern "C" __global__ void w4_kernel(w4::U32x4* memory) {
+  if (w4::cluster_rank() == 0) w4::mbarrier_init(w4::shared_base(), 1);
+  w4::cluster_barrier();
+  w4::mbarrier_wait_cluster(w4::cluster_address(w4::shared_base(), 1), 0);
+}
+)";
+
+TEST(PtxWrappers, OfSm90CompileThere) {
+  const DeviceSources sources = device_sources_from("");
+  const Compilation compilation = Nvrtc::get().compile(kSm90Source, sources.headers, "sm_90a");
+  EXPECT_TRUE(compilation.ok()) << compilation.log;
+}
 
 TEST(PtxWrappers, CompileForEveryArchitecture) {
   const DeviceSources sources = device_sources_from("");

@@ -85,7 +85,7 @@ TEST_F(CApiTest, EveryErrorHasItsCodeAndWords) {
   expect(W4TUNE_INVALID_ARGUMENT, "x is null",
          w4tune_launch(dispatcher_, &selection, &operands, nullptr));
   alignas(16) char memory[16] = {};
-  operands = {memory, memory, memory, memory, 1, 0, 0};
+  operands = {memory, memory, memory, memory, 1, 0, 0, 0};
   expect(W4TUNE_NO_DEVICE, "for looking only",
          w4tune_launch(dispatcher_, &selection, &operands, nullptr));
   expect(W4TUNE_NO_DEVICE, "for looking only",

@@ -1,119 +1,159 @@
-// Configurations of mma_pipe that reach its corners: every parameter at its smallest and largest,
-// one and several warps along each axis, both dequantisations, stages 2 to 8.
+// Configurations that reach the corners of every family: each parameter at its smallest and
+// largest, one and several warps along each axis, every way to multiply, dequantise and reduce; and
+// what each of them can compute.
 #pragma once
+
+#include <fmt/format.h>
 
 #include <string>
 #include <vector>
 
+#include "core/device_info.h"
 #include "core/kernel_config.h"
+#include "core/problem.h"
+#include "templates/family.h"
 
 namespace w4tune {
+namespace samples {
 
-inline std::vector<KernelConfig> corner_configs() {
-  std::vector<KernelConfig> configs;
-  for (const char* parameters : {
-           "row_tile=16 token_tile=8 depth_tile=512 stages=3 row_warps=1 token_warps=1 "
-           "depth_warps=8 "
-           "dequant=1 reduce=0 evict_first=0",
-           "row_tile=32 token_tile=16 depth_tile=256 stages=4 row_warps=1 token_warps=1 "
-           "depth_warps=4 "
-           "dequant=1 reduce=0 evict_first=0",
-           "row_tile=64 token_tile=8 depth_tile=64 stages=8 row_warps=4 token_warps=1 "
-           "depth_warps=1 "
-           "dequant=1 reduce=0 evict_first=0",
-           "row_tile=64 token_tile=24 depth_tile=128 stages=3 row_warps=4 token_warps=1 "
-           "depth_warps=2 "
-           "dequant=0 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
-           "depth_warps=2 "
-           "dequant=1 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=56 depth_tile=64 stages=4 row_warps=8 token_warps=1 "
-           "depth_warps=1 "
-           "dequant=1 reduce=0 evict_first=0",
-           "row_tile=256 token_tile=16 depth_tile=64 stages=6 row_warps=8 token_warps=1 "
-           "depth_warps=1 "
-           "dequant=1 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=64 depth_tile=64 stages=3 row_warps=4 token_warps=2 "
-           "depth_warps=1 "
-           "dequant=0 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=88 depth_tile=64 stages=2 row_warps=8 token_warps=1 "
-           "depth_warps=1 "
-           "dequant=0 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=128 depth_tile=64 stages=3 row_warps=2 token_warps=4 "
-           "depth_warps=1 "
-           "dequant=0 reduce=0 evict_first=0",
-           "row_tile=64 token_tile=64 depth_tile=128 stages=2 row_warps=4 token_warps=2 "
-           "depth_warps=2 "
-           "dequant=1 reduce=0 evict_first=0",
-           // 13 row fragments: a warp each, with steps of one and of two blocks, or all a warp.
-           "row_tile=208 token_tile=16 depth_tile=64 stages=6 row_warps=13 token_warps=1 "
-           "depth_warps=1 dequant=1 reduce=0 evict_first=0",
-           "row_tile=208 token_tile=16 depth_tile=128 stages=3 row_warps=13 token_warps=1 "
-           "depth_warps=1 dequant=1 reduce=0 evict_first=0",
-           "row_tile=208 token_tile=8 depth_tile=256 stages=3 row_warps=1 token_warps=1 "
-           "depth_warps=4 dequant=1 reduce=0 evict_first=0",
-       }) {
-    configs.push_back(parse_kernel_config(std::string("mma_pipe ") + parameters));
-  }
-  return configs;
+struct MmaPipeCorner {
+  int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant,
+      reduce;
+  int evict_first = 0;
+};
+
+inline KernelConfig config_of(const MmaPipeCorner& c) {
+  return parse_kernel_config(
+      fmt::format("mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
+                  "token_warps={} depth_warps={} dequant={} reduce={} evict_first={}",
+                  c.row_tile, c.token_tile, c.depth_tile, c.stages, c.row_warps, c.token_warps,
+                  c.depth_warps, c.dequant, c.reduce, c.evict_first));
 }
 
-// The corners of the reduction through a cluster, for GPUs that have clusters.
-inline std::vector<KernelConfig> cluster_configs() {
-  std::vector<KernelConfig> configs;
-  for (const char* parameters : {
-           "row_tile=64 token_tile=16 depth_tile=128 stages=4 row_warps=2 token_warps=1 "
-           "depth_warps=2 "
-           "dequant=1 reduce=1 evict_first=0",
-           "row_tile=16 token_tile=8 depth_tile=256 stages=2 row_warps=1 token_warps=1 "
-           "depth_warps=4 "
-           "dequant=1 reduce=1 evict_first=0",
-           "row_tile=128 token_tile=56 depth_tile=64 stages=4 row_warps=8 token_warps=1 "
-           "depth_warps=1 "
-           "dequant=0 reduce=1 evict_first=0",
-       }) {
-    configs.push_back(parse_kernel_config(std::string("mma_pipe ") + parameters));
-  }
-  return configs;
+struct MmaRegCorner {
+  int row_tile, token_tile, depth_warps, blocks, ahead;
+};
+
+inline KernelConfig config_of(const MmaRegCorner& c) {
+  return parse_kernel_config(
+      fmt::format("mma_reg row_tile={} token_tile={} depth_warps={} blocks={} ahead={} dequant=1",
+                  c.row_tile, c.token_tile, c.depth_warps, c.blocks, c.ahead));
 }
 
-// The corners of the dequantisations by denormals, for FP16, groups, and GPUs that take denormals.
-inline std::vector<KernelConfig> denormal_configs() {
-  std::vector<KernelConfig> configs;
-  for (const char* parameters : {
-           "row_tile=16 token_tile=8 depth_tile=512 stages=3 row_warps=1 token_warps=1 "
-           "depth_warps=8 dequant=2 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
-           "depth_warps=2 dequant=2 reduce=0 evict_first=0",
-           "row_tile=128 token_tile=56 depth_tile=64 stages=4 row_warps=8 token_warps=1 "
-           "depth_warps=1 dequant=2 reduce=0 evict_first=0",
-           "row_tile=64 token_tile=24 depth_tile=128 stages=3 row_warps=4 token_warps=1 "
-           "depth_warps=2 dequant=3 reduce=0 evict_first=0",
-           "row_tile=256 token_tile=16 depth_tile=64 stages=6 row_warps=4 token_warps=1 "
-           "depth_warps=1 dequant=3 reduce=0 evict_first=0",
-           "row_tile=64 token_tile=64 depth_tile=128 stages=2 row_warps=4 token_warps=2 "
-           "depth_warps=1 dequant=3 reduce=0 evict_first=0",
-       }) {
-    configs.push_back(parse_kernel_config(std::string("mma_pipe ") + parameters));
-  }
-  return configs;
+struct BulkPipeCorner {
+  int row_warps, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce;
+};
+
+inline KernelConfig config_of(const BulkPipeCorner& c) {
+  return parse_kernel_config(
+      fmt::format("bulk_pipe row_warps={} depth_warps={} token_tile={} depth_tile={} stages={} "
+                  "math={} dequant={} reduce={}",
+                  c.row_warps, c.depth_warps, c.token_tile, c.depth_tile, c.stages, c.math,
+                  c.dequant, c.reduce));
+}
+
+}  // namespace samples
+
+// For tests that want one kernel of each GPU, whichever.
+inline KernelConfig ordinary_config() {
+  return samples::config_of(samples::MmaPipeCorner{128, 16, 128, 4, 4, 1, 2, 1, 0});
 }
 
 // The L2 hint, which is for GPUs before Hopper.
 inline KernelConfig hint_config() {
-  return parse_kernel_config(
-      "mma_pipe row_tile=128 token_tile=16 depth_tile=128 stages=4 row_warps=4 token_warps=1 "
-      "depth_warps=2 dequant=1 reduce=0 evict_first=1");
+  return samples::config_of(samples::MmaPipeCorner{128, 16, 128, 4, 4, 1, 2, 1, 0, 1});
 }
 
 inline std::vector<KernelConfig> corner_configs(int sm) {
-  std::vector<KernelConfig> configs = corner_configs();
-  if (sm < 90) {
-    configs.push_back(hint_config());
-  } else {
-    for (KernelConfig& config : cluster_configs()) configs.push_back(std::move(config));
+  using namespace samples;
+  std::vector<KernelConfig> configs;
+  // row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant, reduce
+  for (const MmaPipeCorner& corner : {
+           MmaPipeCorner{16, 8, 512, 3, 1, 1, 8, 1, 0},
+           {32, 16, 256, 4, 1, 1, 4, 1, 0},
+           {64, 8, 64, 8, 4, 1, 1, 1, 0},
+           {64, 24, 128, 3, 4, 1, 2, 0, 0},
+           {128, 16, 128, 4, 4, 1, 2, 1, 0},
+           {128, 56, 64, 4, 8, 1, 1, 1, 0},
+           {256, 16, 64, 6, 8, 1, 1, 1, 0},
+           {128, 64, 64, 3, 4, 2, 1, 0, 0},
+           {128, 88, 64, 2, 8, 1, 1, 0, 0},
+           {128, 128, 64, 3, 2, 4, 1, 0, 0},
+           {64, 64, 128, 2, 4, 2, 2, 1, 0},
+           // 13 row fragments: a warp each, with steps of one and of two blocks, or all a warp.
+           {208, 16, 64, 6, 13, 1, 1, 1, 0},
+           {208, 16, 128, 3, 13, 1, 1, 1, 0},
+           {208, 8, 256, 3, 1, 1, 4, 1, 0},
+           // Dequantisation by denormals.
+           {16, 8, 512, 3, 1, 1, 8, 2, 0},
+           {128, 16, 128, 4, 4, 1, 2, 2, 0},
+           {128, 56, 64, 4, 8, 1, 1, 2, 0},
+           {64, 24, 128, 3, 4, 1, 2, 3, 0},
+           {256, 16, 64, 6, 4, 1, 1, 3, 0},
+           {64, 64, 128, 2, 4, 2, 1, 3, 0},
+           // Through a cluster.
+           {64, 16, 128, 4, 2, 1, 2, 1, 1},
+           {16, 8, 256, 2, 1, 1, 4, 1, 1},
+           {128, 56, 64, 4, 8, 1, 1, 0, 1},
+       }) {
+    if (corner.reduce == 0 || sm >= 90) configs.push_back(config_of(corner));
+  }
+  if (sm < 90) configs.push_back(hint_config());
+  // row_tile, token_tile, depth_warps, blocks, ahead
+  for (const MmaRegCorner& corner : {
+           MmaRegCorner{16, 8, 4, 1, 1},
+           {16, 8, 16, 1, 8},
+           {32, 16, 8, 2, 2},
+           {32, 8, 16, 4, 4},
+           {16, 8, 8, 8, 2},
+           {64, 24, 4, 2, 1},
+           {32, 32, 8, 2, 2},
+           {16, 32, 4, 1, 4},
+       }) {
+    configs.push_back(config_of(corner));
+  }
+  // row_warps, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce
+  for (const BulkPipeCorner& corner : {
+           BulkPipeCorner{1, 4, 8, 512, 3, 0, 1, 0},
+           {1, 16, 8, 1024, 2, 0, 1, 0},
+           {2, 8, 16, 1024, 2, 0, 1, 0},
+           {8, 1, 24, 128, 12, 0, 0, 0},
+           {4, 1, 32, 256, 3, 0, 1, 0},
+           {2, 4, 40, 256, 4, 0, 1, 1},
+           {4, 2, 64, 256, 3, 0, 0, 1},
+           {4, 1, 8, 128, 6, 1, 1, 0},
+           {4, 2, 16, 256, 4, 1, 1, 1},
+           {8, 1, 24, 128, 4, 1, 0, 0},
+           {4, 4, 32, 512, 2, 1, 1, 0},
+           {8, 2, 40, 256, 3, 1, 0, 1},
+           {4, 1, 48, 64, 12, 1, 1, 0},
+           {8, 1, 56, 128, 3, 1, 1, 0},
+           {4, 2, 64, 256, 3, 1, 1, 0},
+           {4, 4, 64, 256, 2, 1, 0, 0},
+       }) {
+    if (sm == 90) configs.push_back(config_of(corner));
   }
   return configs;
+}
+
+// Whether the configuration can compute the problem on the device: the rules of its template.
+inline bool fits(const KernelConfig& config, const Problem& problem, const DeviceInfo& device) {
+  const Family& family = *find_family(config.family);
+  const Footprint footprint = family.footprint(config, problem);
+  const bool per_row = problem.group_size == problem.k;
+  const bool newer = footprint.cluster_split || footprint.token_map;
+  if (!family.why_not(problem, device).empty() || (newer && device.sm < 90)) return false;
+  if (problem.k % footprint.depth_tile != 0) return false;
+  if (per_row && config.at("dequant") != 1) return false;
+  const bool by_denormals = config.at("dequant") >= 2;
+  if (by_denormals && (problem.dtype != Dtype::kF16 || !device.mma_denormals.value_or(false))) {
+    return false;
+  }
+  if (config.family == "bulk_pipe" && !per_row) {  // whole groups a warp
+    const int depth_of_warp = footprint.depth_tile / config.at("depth_warps");
+    if (depth_of_warp % problem.group_size != 0) return false;
+  }
+  return static_cast<std::size_t>(footprint.smem_bytes) <= device.smem_block_bytes;
 }
 
 }  // namespace w4tune

@@ -11,7 +11,6 @@
 #include "core/weight_layout.h"
 #include "gpu/device.h"
 #include "gpu/driver.h"
-#include "templates/mma_pipe.h"
 #include "tests/runtime/reference.h"
 #include "tests/templates/configs.h"
 #include "tuner/compiler.h"
@@ -54,27 +53,19 @@ class Kernels : public testing::Test {
   const LoadedKernel& load(const KernelConfig& config, const Problem& problem) {
     const Compilation& compilation = compiler_->get(config, problem);
     EXPECT_TRUE(compilation.ok()) << compilation.log;
-    return gpu_->load(compilation, family_.footprint(config, problem));
+    return gpu_->load(compilation, footprint(config, problem));
   }
 
-  // All corners, those by denormals included where the GPU takes denormals.
-  static std::vector<KernelConfig> all_configs() {
+  static Footprint footprint(const KernelConfig& config, const Problem& problem) {
+    return find_family(config.family)->footprint(config, problem);
+  }
+
+  // The corners that can compute the problem here.
+  static std::vector<KernelConfig> corners(const Problem& problem) {
     std::vector<KernelConfig> configs = corner_configs(device_->sm);
-    if (*device_->mma_denormals) {
-      for (KernelConfig& config : denormal_configs()) configs.push_back(std::move(config));
-    }
+    std::erase_if(configs,
+                  [&](const KernelConfig& config) { return !fits(config, problem, *device_); });
     return configs;
-  }
-
-  bool fits(const KernelConfig& config, const Problem& problem) const {
-    const bool by_denormals = config.at("dequant") >= 2;
-    if (by_denormals && (problem.dtype != Dtype::kF16 || problem.group_size == problem.k)) {
-      return false;
-    }
-    return problem.k % config.at("depth_tile") == 0 &&
-           !(config.at("dequant") == 0 && problem.group_size == problem.k) &&
-           static_cast<std::size_t>(family_.footprint(config, problem).smem_bytes) <=
-               device_->smem_block_bytes;
   }
 
   // The first m rows of y, when all that was launched is done.
@@ -90,7 +81,6 @@ class Kernels : public testing::Test {
   static inline DeviceInfo* device_ = nullptr;
   static inline Compiler* compiler_ = nullptr;
   static inline GpuSession* gpu_ = nullptr;
-  MmaPipe family_;
 };
 
 constexpr std::array kProblemsOfCpu = {
@@ -106,8 +96,7 @@ TEST_F(Kernels, AgreeWithTheCpuOnASmallProblem) {
     const Operands operands(problem, m, 0, warm());
     const samples::Reference expected =
         samples::reference(problem, random_operands(problem, m, warm().seed), m);
-    for (const KernelConfig& config : all_configs()) {
-      if (!fits(config, problem)) continue;
+    for (const KernelConfig& config : corners(problem)) {
       SCOPED_TRACE(to_string(config) + " " + to_string(problem));
       operands.poison_y();
       gpu_->reset_counters();
@@ -143,8 +132,7 @@ TEST_F(Kernels, GegluSaturatesLikeItsDefinition) {
   args.w = w.as<void>();
   args.scales = scales.as<void>();
   args.x = x.as<void>();
-  for (const KernelConfig& config : all_configs()) {
-    if (!fits(config, problem)) continue;
+  for (const KernelConfig& config : corners(problem)) {
     shape.poison_y();
     gpu_->reset_counters();
     gpu_->launch_gemm(load(config, problem), problem, {2, 1}, args, gpu_->stream().handle());
@@ -161,13 +149,10 @@ TEST_F(Kernels, EveryCornerIsWithinTheBoundsAtRaggedM) {
       const Problem problem{op, 720, 1024, group, dtype};
       const Operands operands(problem, 300, 0, warm());
       const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
-      for (const KernelConfig& config : all_configs()) {
-        if (fits(config, problem)) compiler_->announce(config, problem);
-      }
-      for (const KernelConfig& config : all_configs()) {
-        if (!fits(config, problem)) continue;
+      for (const KernelConfig& config : corners(problem)) compiler_->announce(config, problem);
+      for (const KernelConfig& config : corners(problem)) {
         const LoadedKernel& kernel = load(config, problem);
-        for (const int split : {1, 2, config.at("reduce") == 1 ? 4 : 5}) {
+        for (const int split : {1, 2, kernel.footprint.cluster_split ? 4 : 5}) {
           for (const int raster : {1, 4}) {
             for (const int m : {1, 2, 7, 8, 9, 15, 17, 31, 63, 65, 127, 129, 299}) {
               const ErrorMetrics error =
@@ -191,8 +176,7 @@ TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
                                 DataKind::kAllMinus8, DataKind::kZeroScales}) {
       const Operands operands(problem, 50, 0, warm(), kind);
       const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
-      for (const KernelConfig& config : all_configs()) {
-        if (!fits(config, problem)) continue;
+      for (const KernelConfig& config : corners(problem)) {
         for (const int split : {1, 8}) {
           const ErrorMetrics error =
               gpu_->check(load(config, problem), {config, {split, 1}}, operands, verifier, 50);
@@ -205,23 +189,12 @@ TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
   }
 }
 
-// What the H200 was seen to do; another GPU is only asked for a clear answer.
-TEST_F(Kernels, TheProbeOfDenormalsAnswersTheSameEveryTime) {
-  for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(probe_mma_denormals(gpu_->utilities(), gpu_->stream()), *device_->mma_denormals);
-  }
-  if (device_->sm == 90) {
-    EXPECT_TRUE(*device_->mma_denormals);
-  }
-}
-
 TEST_F(Kernels, SplitResultsAreBitIdenticalOverRepeats) {
   for (const Op op : {Op::kGemm, Op::kGeglu}) {
     const Problem problem{op, 1024, 4096, 128, Dtype::kF16};
     const int m = 16;
     const Operands operands(problem, m, 0, warm());
-    for (const KernelConfig& config : all_configs()) {
-      if (!fits(config, problem)) continue;
+    for (const KernelConfig& config : corners(problem)) {
       std::vector<std::uint16_t> first;
       gpu_->reset_counters();
       for (int repeat = 0; repeat < 100; ++repeat) {
@@ -236,13 +209,54 @@ TEST_F(Kernels, SplitResultsAreBitIdenticalOverRepeats) {
   }
 }
 
+// Three launches, each reading what the one before it wrote.
+TEST_F(Kernels, ADependentLaunchSeesWhatTheOneBeforeWrote) {
+  if (device_->sm < 90) GTEST_SKIP() << "dependent launches need compute capability 9.0";
+  const Problem problem{Op::kGemm, 1024, 1024, 128, Dtype::kF16};
+  const int m = 16;
+  const Operands operands(problem, m, 0, warm());
+  const Buffer between(static_cast<std::size_t>(m) * 1024 * 2);
+  for (const KernelConfig& config : corners(problem)) {
+    if (!footprint(config, problem).dependent) continue;
+    for (const int split : {1, 4}) {
+      const auto chain = [&](bool dependent) {
+        const w4::GemmArgs first = operands.args(m, 0);
+        w4::GemmArgs second = first;
+        second.x = first.y;
+        second.y = between.as<void>();
+        w4::GemmArgs third = first;
+        third.x = second.y;
+        operands.poison_y();
+        gpu_->reset_counters();
+        for (const w4::GemmArgs& args : {first, second, third}) {
+          gpu_->launch_gemm(load(config, problem), problem, {split, 1}, args,
+                            gpu_->stream().handle(), dependent);
+        }
+        return output(operands, m);
+      };
+      const std::vector<std::uint16_t> expected = chain(false);
+      for (int repeat = 0; repeat < 20; ++repeat) {
+        ASSERT_EQ(chain(true), expected) << to_string(config) << " split " << split;
+      }
+    }
+  }
+}
+
+// What the H200 was seen to do; another GPU is only asked for a clear answer.
+TEST_F(Kernels, TheProbeOfDenormalsAnswersTheSameEveryTime) {
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(probe_mma_denormals(gpu_->utilities(), gpu_->stream()), *device_->mma_denormals);
+  }
+  if (device_->sm == 90) EXPECT_TRUE(*device_->mma_denormals);
+}
+
 TEST_F(Kernels, TheVerifierRejectsWrongResults) {
   for (const Op op : {Op::kGemm, Op::kGeglu}) {
     const Problem problem{op, 256, 1024, 128, Dtype::kF16};
     const int m = 16;
     const Operands operands(problem, m, 0, warm());
     const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
-    const KernelConfig config = corner_configs()[4];
+    const KernelConfig config = ordinary_config();
     const auto poke = [&](const std::uint16_t* at, std::uint16_t value) {
       check(driver().memcpy_htod(reinterpret_cast<CUdeviceptr>(at), &value, sizeof(value)),
             "cuMemcpyHtoD");

@@ -9,8 +9,8 @@
 
 namespace w4tune {
 
-// Two row tiles, the second a ragged one; one token, a whole tile and a ragged second one; both
-// walks of the tiles.
+// Several row tiles, the last a ragged one where the layout allows it; one token, a whole tile and
+// a ragged second one; both walks of the tiles.
 void expect_within_bounds_at_ragged_m(std::span<const TwinKernel> kernels);
 
 // A split of 3, with shares of different depths where there are whole steps of the depth tile.

@@ -40,11 +40,12 @@ bool wrote_into_gaps(const std::vector<std::uint16_t>& y, std::size_t n) {
 }  // namespace
 
 std::string TwinKernel::name() const {
-  return fmt::format("{} {} group={}", to_string(config), to_string(dtype), group_size);
+  return fmt::format("{} {} {} group={}", to_string(config), to_string(op), to_string(dtype),
+                     group_size);
 }
 
 Problem TwinKernel::problem(int n, int k) const {
-  return {Op::kGemm, n, k, group_size == 0 ? k : group_size, dtype};
+  return {op, n, k, group_size == 0 ? k : group_size, dtype};
 }
 
 // The same for every problem that the kernel serves.

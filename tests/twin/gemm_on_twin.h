@@ -20,6 +20,7 @@ namespace w4tune {
 struct TwinKernel {
   const Family* family;
   KernelConfig config;
+  Op op;
   Dtype dtype;
   int group_size;  // 0: one scale per row
   void (*body)(const w4::GemmArgs& args);

@@ -139,8 +139,11 @@ TEST(TwinWrappers, ShufflesMoveValuesBetweenLanes) {
       per_lane<u32>(0, [](int lane) { return shuffle_xor(static_cast<u32>(lane), 5); });
   const auto moved =
       per_lane<float>(0, [](int lane) { return shuffle_down(static_cast<float>(lane), 3); });
+  const auto picked =
+      per_lane<u32>(0, [](int lane) { return shuffle(static_cast<u32>(lane), lane / 8 + 4); });
   for (u32 lane = 0; lane < 32; ++lane) {
     EXPECT_EQ(swapped[lane], lane ^ 5);
+    EXPECT_EQ(picked[lane], lane / 8 + 4);
     EXPECT_EQ(moved[lane], static_cast<float>(lane < 29 ? lane + 3 : lane));
   }
 }

@@ -22,7 +22,7 @@ struct Shape {
   int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant;
 };
 
-template <class ElementType, Shape kShape, int kGroup>
+template <class ElementType, Shape kShape, int kGroup, Op kOp>
 struct Config {
   using Element = ElementType;
   static constexpr int kRowTile = kShape.row_tile;
@@ -34,24 +34,32 @@ struct Config {
   static constexpr int kDepthWarps = kShape.depth_warps;
   static constexpr int kDequant = kShape.dequant;
   static constexpr int kReduce = 0;
+  static constexpr bool kEvictFirst = false;
   static constexpr int kGroupSize = kGroup;
+  static constexpr bool kGeglu = kOp == Op::kGeglu;
 };
 
-template <class Element, Shape kShape, int kGroup>
+template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const MmaPipe family;
-  return {&family,
-          parse_kernel_config(fmt::format(
-              "mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
-              "token_warps={} depth_warps={} dequant={} reduce=0",
-              kShape.row_tile, kShape.token_tile, kShape.depth_tile, kShape.stages,
-              kShape.row_warps, kShape.token_warps, kShape.depth_warps, kShape.dequant)),
-          std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16, kGroup,
-          [](const w4::GemmArgs& args) { w4::mma_pipe<Config<Element, kShape, kGroup>>(args); }};
+  return {
+      &family,
+      parse_kernel_config(
+          fmt::format("mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
+                      "token_warps={} depth_warps={} dequant={} reduce=0 evict_first=0",
+                      kShape.row_tile, kShape.token_tile, kShape.depth_tile, kShape.stages,
+                      kShape.row_warps, kShape.token_warps, kShape.depth_warps, kShape.dequant)),
+      kOp,
+      std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
+      kGroup,
+      [](const w4::GemmArgs& args) { w4::mma_pipe<Config<Element, kShape, kGroup, kOp>>(args); }};
 }
 
 // row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant
 constexpr Shape kDeepWarps = {16, 16, 512, 2, 1, 1, 8, 1};
+constexpr Shape kDenormals = {32, 16, 256, 2, 1, 1, 2, 2};
+constexpr Shape kBytes = {64, 24, 64, 3, 2, 1, 1, 3};
+constexpr Shape kThirteenWarps = {208, 8, 64, 2, 13, 1, 1, 1};
 constexpr Shape kOneWarp = {16, 8, 64, 3, 1, 1, 1, 1};  // a group of 128 spans two steps
 constexpr Shape kWholeGroup = {32, 16, 256, 2, 2, 1, 2, 1};
 constexpr Shape kOddTokens = {64, 24, 128, 3, 4, 1, 2, 0};
@@ -65,15 +73,36 @@ std::vector<TwinKernel> kernels() {
   using w4::BF16;
   using w4::F16;
   return {
-      kernel<F16, kDeepWarps, 128>(),   kernel<BF16, kDeepWarps, 0>(),
-      kernel<F16, kOneWarp, 128>(),     kernel<F16, kOneWarp, 32>(),
-      kernel<F16, kWholeGroup, 128>(),  kernel<BF16, kWholeGroup, 64>(),
-      kernel<F16, kWholeGroup, 0>(),    kernel<F16, kOddTokens, 64>(),
-      kernel<BF16, kOddTokens, 32>(),   kernel<F16, kManyStages, 32>(),
-      kernel<BF16, kManyStages, 128>(), kernel<F16, kTwoFragments, 64>(),
-      kernel<F16, kTokenWarps, 128>(),  kernel<BF16, kTokenWarps, 64>(),
-      kernel<F16, kAllWarps, 32>(),     kernel<BF16, kAllWarps, 128>(),
-      kernel<BF16, kWideTile, 128>(),   kernel<F16, kWideTile, 0>(),
+      kernel<F16, kDeepWarps, 128>(),
+      kernel<BF16, kDeepWarps, 0>(),
+      kernel<F16, kOneWarp, 128>(),
+      kernel<F16, kOneWarp, 32>(),
+      kernel<F16, kWholeGroup, 128>(),
+      kernel<BF16, kWholeGroup, 64>(),
+      kernel<F16, kWholeGroup, 0>(),
+      kernel<F16, kOddTokens, 64>(),
+      kernel<BF16, kOddTokens, 32>(),
+      kernel<F16, kManyStages, 32>(),
+      kernel<BF16, kManyStages, 128>(),
+      kernel<F16, kTwoFragments, 64>(),
+      kernel<F16, kTokenWarps, 128>(),
+      kernel<BF16, kTokenWarps, 64>(),
+      kernel<F16, kAllWarps, 32>(),
+      kernel<BF16, kAllWarps, 128>(),
+      kernel<BF16, kWideTile, 128>(),
+      kernel<F16, kWideTile, 0>(),
+      kernel<F16, kDeepWarps, 128, Op::kGeglu>(),
+      kernel<BF16, kOneWarp, 32, Op::kGeglu>(),
+      kernel<BF16, kOddTokens, 64, Op::kGeglu>(),
+      kernel<F16, kManyStages, 128, Op::kGeglu>(),
+      kernel<BF16, kWideTile, 0, Op::kGeglu>(),
+      kernel<F16, kAllWarps, 64, Op::kGeglu>(),
+      kernel<F16, kDenormals, 128>(),
+      kernel<F16, kDenormals, 32>(),
+      kernel<F16, kDenormals, 64, Op::kGeglu>(),
+      kernel<F16, kBytes, 64>(),
+      kernel<F16, kBytes, 32, Op::kGeglu>(),
+      kernel<F16, kThirteenWarps, 128>(),
   };
 }
 

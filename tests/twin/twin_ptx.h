@@ -86,6 +86,12 @@ inline U32x4 load_global_16_cached(const void* address) {
   return r;
 }
 
+inline u32 load_global_u32(const void* address) {
+  u32 r;
+  twin::load_global_constant(address, &r, 4);
+  return r;
+}
+
 inline u16 load_global_u16(const void* address) {
   u16 r;
   twin::load_global_constant(address, &r, 2);
@@ -102,6 +108,7 @@ inline void store_global_l2(float* address, const float* v) { twin::store_global
 inline void store_global_16(void* address, const U32x4& value) {
   twin::store_global(address, &value, 16);
 }
+inline void store_global_u16(void* address, u16 value) { twin::store_global(address, &value, 2); }
 
 // ---- synchronisation --------------------------------------------------------------------------
 
@@ -136,6 +143,9 @@ u32 shuffle(const char* name, u32 value, Source source) {
   return mine.result;
 }
 
+inline u32 shuffle(u32 value, int source) {
+  return shuffle("shuffle", value, [source](int) { return source; });
+}
 inline u32 shuffle_xor(u32 value, int mask) {
   return shuffle("shuffle_xor", value, [mask](int lane) { return lane ^ mask; });
 }
@@ -154,6 +164,18 @@ inline float shuffle_down(float value, int delta) {
 inline void cluster_barrier() { twin::fail("clusters are not in the twin"); }
 inline u32 cluster_address(u32, int) { twin::fail("clusters are not in the twin"); }
 inline F32x4 load_cluster_f32x4(u32) { twin::fail("clusters are not in the twin"); }
+
+// ---- dependent launches (sm_90) ---------------------------------------------------------------
+// One launch at a time: there is nobody to wait for.
+
+// Hints change no result.
+inline u64 evict_first_policy() { return 0; }
+inline void cp_async_16_evict_first(u32 shared, const void* global, bool valid, u64) {
+  cp_async_16(shared, global, valid);
+}
+
+inline void dependents_launch() {}
+inline void dependency_wait() {}
 
 // ---- arithmetic -------------------------------------------------------------------------------
 
