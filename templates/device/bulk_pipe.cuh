@@ -84,6 +84,7 @@ struct BulkPipe {
 
   static_assert(kStages >= 2 && kStages <= 12, "two barriers of 8 bytes a stage in kBarrierBytes");
   static_assert(kBlocks % kDepthWarps == 0, "whole L0 blocks a warp");
+  static_assert(kStageBytes % 1024 == 0, "the swizzle counts from multiples of 1024");
   static_assert(kPerRow || kWarpBlocks * 64 % kGroup == 0, "whole groups a warp");
   static_assert(Config::kMath == 0 || kRowWarps % 4 == 0, "whole warpgroups");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");

@@ -247,7 +247,9 @@ TEST_F(Kernels, TheProbeOfDenormalsAnswersTheSameEveryTime) {
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(probe_mma_denormals(gpu_->utilities(), gpu_->stream()), *device_->mma_denormals);
   }
-  if (device_->sm == 90) EXPECT_TRUE(*device_->mma_denormals);
+  if (device_->sm == 90) {
+    EXPECT_TRUE(*device_->mma_denormals);
+  }
 }
 
 TEST_F(Kernels, TheVerifierRejectsWrongResults) {
