@@ -34,7 +34,7 @@ Rates assumed_rates(const DeviceInfo& device) {
       device.sm_count * (hopper ? kL2BytesPerClockHopper : kL2BytesPerClock) * clock_hz * 1e-9;
   rates.mma_tflops = device.mma_tflops * (hopper ? kMmaShareHopper : kMmaShare);
   rates.launch_us = 2.0;
-  rates.reduce_us = 1.5;
+  rates.reduce_us = hopper ? 2.0 : 1.5;
   rates.cluster_us = 1.5;
   rates.issue_hz = 4.0 * clock_hz * kIssueShare;
   return rates;

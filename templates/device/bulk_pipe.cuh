@@ -369,7 +369,9 @@ struct BulkPipe {
         }
       } else {
         wgmma_commit();
-        wgmma_wait<1>();
+        // Registers that a product under way reads must not be written: with one block a step, the
+        // next would write those of this one.
+        wgmma_wait<kWarpBlocks == 1 ? 0 : 1>();
         if (i == 0 && step > 0) release(step - 1);
       }
     }
