@@ -59,7 +59,7 @@ TwinKernel kernel() {
 constexpr Shape kDeepWarps = {16, 16, 512, 2, 1, 1, 8, 1};
 constexpr Shape kDenormals = {32, 16, 256, 2, 1, 1, 2, 2};
 constexpr Shape kBytes = {64, 24, 64, 3, 2, 1, 1, 3};
-constexpr Shape kThirteenWarps = {208, 8, 64, 2, 13, 1, 1, 1};
+constexpr Shape kThirteenWarps = {208, 8, 64, 3, 13, 1, 1, 1};
 constexpr Shape kOneWarp = {16, 8, 64, 3, 1, 1, 1, 1};  // a group of 128 spans two steps
 constexpr Shape kWholeGroup = {32, 16, 256, 2, 2, 1, 2, 1};
 constexpr Shape kOddTokens = {64, 24, 128, 3, 4, 1, 2, 0};
