@@ -6,7 +6,6 @@ struct Config {
   static constexpr int kDepthWarps = 8;
   static constexpr int kBlocks = 2;
   static constexpr int kAhead = 2;
-  static constexpr bool kDependent = true;
   static constexpr int kGroupSize = 128;
   static constexpr bool kGeglu = true;
 };
