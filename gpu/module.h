@@ -51,8 +51,8 @@ class Kernel {
 };
 
 // Launches a one-dimensional grid, in clusters of `cluster` CTAs where that is above 1 (sm_90), and
-// where `dependent` is set as a programmatic dependent launch (sm_90): it may begin when all CTAs of
-// the kernel before have said so, or ended. `params` points to the kernel's arguments, which are
+// where `dependent` is set as a programmatic dependent launch (sm_90): it may begin when all CTAs
+// of the kernel before have said so, or ended. `params` points to the kernel's arguments, which are
 // copied before it returns. Allocates nothing; may be captured.
 void launch(CUfunction function, std::uint32_t grid_x, std::uint32_t threads,
             std::uint32_t smem_bytes, CUstream stream, void** params, std::uint32_t cluster = 1,
