@@ -326,6 +326,16 @@ std::vector<Winner> Store::winners(const DeviceInfo& device) const {
   return device_id ? rows::select_winners(database_, *device_id) : std::vector<Winner>{};
 }
 
+std::vector<std::string> Store::winner_protocols(const DeviceInfo& device) const {
+  std::vector<std::string> protocols;
+  const auto device_id = rows::find_device(database_, device);
+  if (!device_id) return protocols;
+  Statement select(database_, sql::text("select_winner_protocols.sql"));
+  select.bind(":device_id", *device_id);
+  while (select.step()) protocols.push_back(select.text("protocol"));
+  return protocols;
+}
+
 std::optional<bool> Store::mma_denormals(const DeviceInfo& device) const {
   for (const DeviceInfo& known : devices()) {
     const bool same =

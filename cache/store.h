@@ -88,6 +88,8 @@ class Store {
 
   // What an earlier run's probe of this device (same name, sm and sm_count) found: see DeviceInfo.
   [[nodiscard]] std::optional<bool> mma_denormals(const DeviceInfo& device) const;
+  // How the measured winners of the device were measured: the texts of their runs' protocols.
+  [[nodiscard]] std::vector<std::string> winner_protocols(const DeviceInfo& device) const;
 
   // Devices that have winners or trials, by name.
   [[nodiscard]] std::vector<DeviceInfo> devices() const;

@@ -43,6 +43,7 @@ struct Options {
   std::uint64_t seed = 1;
   bool explain = false;
   bool verify_on_device = false;
+  bool dependent = false;
   bool no_baseline = false;
   bool quiet = false;
   bool json = false;
@@ -149,12 +150,19 @@ int run(const Options& options) {
   tune.baseline = !options.no_baseline;
   tune.verify_on_device = options.verify_on_device;
   tune.protocol.seed = options.seed;
+  tune.protocol.dependent = options.dependent;
   tune.interrupted = [] { return g_interrupted != 0; };
   if (std::filesystem::exists(options.db)) {
     const Store known = Store::open(options.db, Store::Mode::kReadOnly);
     tune.device.mma_denormals = known.mma_denormals(tune.device);
   }
   if (options.explain) return explain(tune, options.json);
+  if (options.dependent && !target.present) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--dependent: dependent launches are measured, never predicted, and "
+                            "there is no {} here. Tune without it.",
+                            target.device.name));
+  }
 
   Progress progress(!target.present, options.quiet);
   Reporter reporter(progress, options.report, tune);
@@ -201,6 +209,7 @@ void add_tune(CLI::App& app, Action& action) {
       "  w4tune --gpu a40                        measure on an A40, or predict for one\n"
       "  w4tune --m 10,50 --shape 4096,1024 --budget 30s\n"
       "  w4tune --explain --m 10                 what the search space keeps, and why\n"
+      "  w4tune --dependent --db chain.db        for serving with dependent_launch\n"
       "The same command again goes on where a killed run stopped.");
   command->add_option("--gpu", options->gpu, "auto, or one of: " + known_device_aliases())
       ->type_name("NAME")
@@ -224,6 +233,10 @@ void add_tune(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_flag("--explain", options->explain,
                     "Count what each constraint rejects; tune nothing");
+  command->add_flag(
+      "--dependent", options->dependent,
+      "Tune for dependent launches (compute capability 9.0): in a cache of their own, "
+      "by --db");
   command->add_flag("--verify-on-device", options->verify_on_device,
                     "Run predicted kernels (as PTX) on the GPU that is here, for correctness");
   command->add_flag("--no-baseline", options->no_baseline, "Do not measure cuBLASLt");

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "core/check.h"
 
@@ -12,6 +13,8 @@ namespace {
 
 // Neighbours are taken a few at a time, so that a better one found early moves the centre.
 constexpr int kNeighbourBatch = 8;
+// Expected to cost this much more than its centre, a neighbour is not worth an evaluation.
+constexpr double kHopeless = 2.0;
 
 // Shares that add up to more than the whole are cut to equal ones.
 double possible_share(double least_share, std::size_t contenders) {
@@ -87,8 +90,7 @@ class Search {
     std::vector<Choice> batch;
     for (const Evaluation& centre : good) {
       if (space && centre.choice.space != *space) continue;
-      const Space& own = *contenders_[centre.choice.space].space;
-      for (Point& point : own.neighbours(centre.choice.point)) {
+      for (Point& point : neighbours(centre.choice)) {
         add_unseen(batch, {centre.choice.space, std::move(point)}, most);
       }
       if (!batch.empty()) return batch;
@@ -98,6 +100,24 @@ class Search {
       if (contenders_[choice.space].space->contains(choice.point)) add_unseen(batch, choice, most);
     }
     return batch;
+  }
+
+  // Of one centre, the least expected cost first.
+  [[nodiscard]] std::vector<Point> neighbours(const Choice& centre) const {
+    const Contender& own = contenders_[centre.space];
+    std::vector<Point> all = own.space->neighbours(centre.point);
+    if (!own.expected) return all;
+    const double most = kHopeless * own.expected(centre.point);
+    std::vector<std::pair<double, Point>> expected;
+    for (Point& point : all) {
+      const double cost = own.expected(point);
+      if (cost <= most) expected.emplace_back(cost, std::move(point));
+    }
+    std::stable_sort(expected.begin(), expected.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<Point> ordered;
+    for (auto& [cost, point] : expected) ordered.push_back(std::move(point));
+    return ordered;
   }
 
   void add_unseen(std::vector<Choice>& batch, Choice choice, std::size_t most) const {

@@ -41,10 +41,13 @@ struct RankedPoint {
   double expected_cost = 0.0;
 };
 
-// A space that competes; both members outlive the search.
+// A space that competes; what it points to outlives the search.
 struct Contender {
   const Space* space = nullptr;
   std::span<const RankedPoint> ranked;  // ascending by expected cost
+  // What a model expects any point of the space to cost, as in `ranked`. Empty: neighbours are
+  // tried nearest values first.
+  std::function<double(const Point&)> expected = {};
 };
 
 struct Budget {
@@ -74,8 +77,9 @@ std::vector<Choice> merge_rankings(std::span<const Contender> contenders, double
 
 // Evaluates `seeds` (winners of nearby workloads), then the merged rankings, then the unseen
 // Hamming neighbours of the best point found, each within its own space, again from each new best,
-// until the budget is spent or no neighbour is left. Points outside their space are skipped,
-// repeated ones evaluated once.
+// until the budget is spent or no neighbour is left. Neighbours come in the order of their expected
+// cost; those expected to cost twice what their centre is are left for the rankings. Points outside
+// their space are skipped, repeated ones evaluated once.
 SearchResult ranked_then_neighbours(std::span<const Contender> contenders,
                                     std::span<const Choice> seeds, const Budget& budget,
                                     Evaluator& evaluator);

@@ -22,7 +22,8 @@ struct Rates {
   double launch_us = 0.0;        // fill and drain of one kernel in a graph
   double reduce_us = 0.0;        // latency of the last-arriver reduction
   double cluster_us = 0.0;       // the reduction within a cluster
-  double issue_hz = 0.0;         // warp instructions per second of one SM (4 schedulers)
+  double issue_hz = 0.0;         // issue slots per second of one SM (4 schedulers)
+  double mma_slots = 1.0;        // issue slots of an mma.sync m16n8k16
 };
 
 Rates assumed_rates(const DeviceInfo& device);

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/check.h"
+#include "templates/tiling.h"
 
 namespace w4tune {
 namespace {
@@ -61,36 +62,11 @@ struct Shape {
   }
 };
 
-int group_parameter(const Problem& problem) {
-  return problem.group_size == problem.k ? 0 : problem.group_size;
-}
-
 Shape shape_of(const KernelConfig& config, const Problem& problem) {
   return {config.at(kRowTile),    config.at(kTokenTile),    config.at(kDepthTile),
           config.at(kStages),     config.at(kRowWarps),     config.at(kTokenWarps),
           config.at(kDepthWarps), config.at(kDequant),      config.at(kReduce),
           config.at(kEvictFirst), group_parameter(problem), problem.op == Op::kGeglu};
-}
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-// For the 8 weights of a word (docs/kernels.md, "Dequantisation").
-double dequant_instructions(int dequant, Dtype dtype) {
-  if (dequant == 2) return 5.0;
-  if (dequant == 3) return 4.0;
-  return (dtype == Dtype::kF16 ? 9.0 : 11.0) + (dequant == 0 ? 4.0 : 0.0);
-}
-
-// Why dequantisations 2 and 3 can't be used; "" where they can.
-std::string why_no_denormals(const Problem& problem, const DeviceInfo& device) {
-  if (problem.dtype != Dtype::kF16) {
-    return "nibbles as denormals are for FP16: those of BF16 are 2^-133, below what FP32 sums keep";
-  }
-  if (!device.mma_denormals) {
-    return "nibbles as denormals need a probe of this GPU's tensor cores, and none is known";
-  }
-  if (!*device.mma_denormals) return "this GPU's tensor cores take FP16 denormals for zeros";
-  return {};
 }
 
 // Rules of the template itself: what breaks them does not compile.
@@ -139,7 +115,6 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
   const int rows = weight_rows(problem);
   const int padded = ceil_div(m, 8) * 8;
   const int group = group_parameter(problem);
-  const int sms = device.sm_count;
   return {
       {"a token tile wider than M computes padding",
        {kTokenTile},
@@ -182,11 +157,8 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
       {"partials of the split exceed the workspace or half the weight's bytes",
        {kRowTile, kTokenTile, kSplit, kReduce},
        [=](auto v) {
-         if (v[2] == 1 || v[3] == 1) return true;
-         const double tiles = static_cast<double>(ceil_div(rows, v[0])) * ceil_div(m, v[1]);
-         const double bytes = tiles * v[2] * v[0] * v[1] * 4.0;
-         return bytes <= static_cast<double>(max_workspace_bytes) &&
-                bytes <= 0.5 * static_cast<double>(weight_bytes(problem));
+         return v[2] == 1 || v[3] == 1 ||
+                partials_fit(workload, v[0], v[1], v[2], max_workspace_bytes);
        }},
       // Measured on an H200: splits of 4 and 8 are 0.3 to 0.9 us slower through a cluster.
       {"reducing through a cluster pays for a split of 2 alone",
@@ -194,12 +166,7 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
        [](auto v) { return v[0] == 0 || v[1] == 2; }},
       {"too few blocks to keep the SMs busy, or a split with nothing to fill",
        {kRowTile, kTokenTile, kSplit},
-       [=](auto v) {
-         const int tiles = ceil_div(rows, v[0]) * ceil_div(m, v[1]);
-         const bool fills = tiles * v[2] * 10 >= sms * 4;
-         const bool needed = v[2] == 1 || tiles * (v[2] - 1) < sms * 4;
-         return fills && needed;
-       }},
+       [=](auto v) { return fills_sms(workload, device, v[0], v[1], v[2], 4); }},
       {"a raster wider than the row tiles repeats a narrower one",
        {kRowTile, kTokenTile, kRaster},
        [=](auto v) {
@@ -290,30 +257,23 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
   w4::mma_pipe<Config>(args);
 }}
 )",
-      problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_tile, shape.token_tile,
-      shape.depth_tile, shape.stages, shape.row_warps, shape.token_warps, shape.depth_warps,
-      shape.dequant, shape.reduce, shape.evict_first == 1, shape.group, shape.geglu);
+      element_name(problem.dtype), shape.row_tile, shape.token_tile, shape.depth_tile, shape.stages,
+      shape.row_warps, shape.token_warps, shape.depth_warps, shape.dequant, shape.reduce,
+      shape.evict_first == 1, shape.group, shape.geglu);
 }
 
 Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
                    const DeviceInfo& device) const {
   const Problem& problem = workload.problem;
   const Shape shape = shape_of(candidate.config, problem);
-  const int rows = weight_rows(problem);
-  const double row_tiles = ceil_div(rows, shape.row_tile);
-  const double token_tiles = ceil_div(workload.m, shape.token_tile);
-  const double tiles = row_tiles * token_tiles;
+  const double row_tiles = ceil_div(weight_rows(problem), shape.row_tile);
+  const double tiles = row_tiles * ceil_div(workload.m, shape.token_tile);
 
-  Work work;
-  work.plan = make_launch_plan(footprint(candidate.config, problem), problem, workload.m,
-                               candidate.schedule);
+  Work work = tiled_work(footprint(candidate.config, problem), candidate, workload);
   work.registers = shape.registers();
-  work.dram_bytes = bytes_moved(workload);
-  const double weights = static_cast<double>(weight_bytes(problem) + scale_bytes(problem));
-  work.l2_bytes = weights * token_tiles + row_tiles * 2.0 * workload.m * problem.k;
   // D2den and D4 multiply a fragment of ones with the tokens as well.
   const double sums_of_x = shape.dequant >= 2 ? 1.0 / shape.rows() : 0.0;
-  work.mma_flops = tiles * 2.0 * shape.row_tile * shape.token_tile * problem.k * (1.0 + sums_of_x);
+  work.mma_flops *= 1.0 + sums_of_x;
   work.in_flight_bytes = (shape.stages - 1.0) * shape.stage_weight_bytes();
   work.steps = problem.k / shape.depth_tile / work.plan.schedule.split_k;
   work.stages = shape.stages;
@@ -321,6 +281,7 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   // Issue slots for one 16-row fragment and one depth step of 16 in one warp (docs/kernels.md):
   // dequantisation, MMAs, ldmatrix (one per two token fragments, shared by the warp's rows),
   // weights.
+  const Rates rates = assumed_rates(device);
   const double tokens = shape.tokens();
   const double dequant = dequant_instructions(shape.dequant, problem.dtype);
   // A group's sums onto the outputs: one FMA for each, and what settles the offset.
@@ -329,8 +290,8 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   const double group_steps = std::min(shape.group, shape.depth_tile / shape.depth_warps) / 16.0;
   const double promote =
       promotion > 0.0 && shape.group != 0 ? (promotion * tokens + 4.0) / group_steps : 0.0;
-  const double per_fragment = dequant + tokens * (1.0 + sums_of_x) + promote + 0.5 +
-                              ((tokens + 1.0) / 2.0 + 2.0) / shape.rows();
+  const double per_fragment = dequant + rates.mma_slots * tokens * (1.0 + sums_of_x) + promote +
+                              0.5 + ((tokens + 1.0) / 2.0 + 2.0) / shape.rows();
   const double fragments = tiles * (shape.row_tile / 16.0) * shape.token_warps * (problem.k / 16.0);
   // Fetching: one cp.async with its address arithmetic for each 16 bytes, 32 lanes an instruction.
   const double fetches = tiles * (problem.k / static_cast<double>(shape.depth_tile)) *
@@ -339,7 +300,7 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   const double steps =
       tiles * (problem.k / static_cast<double>(shape.depth_tile)) * shape.warps() * 30.0;
   work.warp_instructions = fragments * per_fragment + fetches + steps;
-  return predict(work, device, assumed_rates(device));
+  return predict(work, device, rates);
 }
 
 }  // namespace w4tune

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "templates/tiling.h"
 
 namespace w4tune {
 namespace {
@@ -38,7 +39,7 @@ struct Shape {
   }
   // Weights under way, two sets of sums, the tokens of a block, and what addresses take.
   [[nodiscard]] int registers() const {
-    return 48 + 4 * rows() * ahead + 8 * rows() * tokens() + 8 * tokens();
+    return 56 + 4 * rows() * ahead + 8 * rows() * tokens() + 8 * tokens();
   }
 };
 
@@ -47,12 +48,6 @@ Shape shape_of(const KernelConfig& config) {
           config.at(kAhead)};
 }
 
-int group_parameter(const Problem& problem) {
-  return problem.group_size == problem.k ? 0 : problem.group_size;
-}
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
 std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& device,
                                     std::size_t max_workspace_bytes) {
   const Problem problem = workload.problem;
@@ -60,7 +55,6 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
   const int padded = ceil_div(m, 8) * 8;
   const int rows = weight_rows(problem);
   const int k = problem.k;
-  const int sms = device.sm_count;
   const auto smem = static_cast<int>(device.smem_block_bytes);
   return {
       {"K must be a multiple of what the warps of a step take",
@@ -99,20 +93,14 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
       {"partials of the split exceed the workspace or half the weight's bytes",
        {kRowTile, kTokenTile, kSplit},
        [=](auto v) {
-         if (v[2] == 1) return true;
-         const double tiles = static_cast<double>(ceil_div(rows, v[0])) * ceil_div(m, v[1]);
-         const double bytes = tiles * v[2] * v[0] * v[1] * 4.0;
-         return bytes <= static_cast<double>(max_workspace_bytes) &&
-                bytes <= 0.5 * static_cast<double>(weight_bytes(problem));
+         return v[2] == 1 || partials_fit(workload, v[0], v[1], v[2], max_workspace_bytes);
        }},
       {"too few blocks to keep the SMs busy, or a split with nothing to fill",
        {kRowTile, kTokenTile, kSplit},
-       [=](auto v) {
-         const int tiles = ceil_div(rows, v[0]) * ceil_div(m, v[1]);
-         const bool fills = tiles * v[2] * 10 >= sms * 4;
-         const bool needed = v[2] == 1 || tiles * (v[2] - 1) < sms * 2;
-         return fills && needed;
-       }},
+       [=](auto v) { return fills_sms(workload, device, v[0], v[1], v[2], 2); }},
+      {"many tokens: x no longer fits beside the weights in registers",
+       {kTokenTile},
+       [m](auto) { return m <= kMostTokens; }},
   };
 }
 
@@ -126,11 +114,6 @@ std::string MmaReg::why_not(const Problem& /*problem*/, const DeviceInfo& device
 Space MmaReg::space(const Workload& workload, const DeviceInfo& device,
                     std::size_t max_workspace_bytes) const {
   W4_CHECK(why_not(workload.problem, device).empty(), "ask why_not() first");
-  std::vector<Constraint> all = constraints(workload, device, max_workspace_bytes);
-  const int m = workload.m;
-  all.push_back({"many tokens: x no longer fits beside the weights in registers",
-                 {kTokenTile},
-                 [m](auto) { return m <= kMostTokens; }});
   return Space({{kRowTile, {16, 32, 64}},
                 {kTokenTile, {8, 16, 24, 32}},
                 {kDepthWarps, {4, 8, 16}},
@@ -139,7 +122,7 @@ Space MmaReg::space(const Workload& workload, const DeviceInfo& device,
                 {kDequant, {1}},
                 {kSplit, {1, 2, 3, 4, 5, 8, 16}},
                 {kRaster, {1}}},
-               std::move(all));
+               constraints(workload, device, max_workspace_bytes));
 }
 
 Footprint MmaReg::footprint(const KernelConfig& config, const Problem& /*problem*/) const {
@@ -173,9 +156,8 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args) {{
   w4::mma_reg<Config>(args);
 }}
 )",
-      problem.dtype == Dtype::kF16 ? "F16" : "BF16", shape.row_tile, shape.token_tile,
-      shape.depth_warps, shape.blocks, shape.ahead, group_parameter(problem),
-      problem.op == Op::kGeglu);
+      element_name(problem.dtype), shape.row_tile, shape.token_tile, shape.depth_warps,
+      shape.blocks, shape.ahead, group_parameter(problem), problem.op == Op::kGeglu);
 }
 
 Cost MmaReg::cost(const Candidate& candidate, const Workload& workload,
@@ -183,32 +165,27 @@ Cost MmaReg::cost(const Candidate& candidate, const Workload& workload,
   const Problem& problem = workload.problem;
   const Shape shape = shape_of(candidate.config);
   const double row_tiles = ceil_div(weight_rows(problem), shape.row_tile);
-  const double token_tiles = ceil_div(workload.m, shape.token_tile);
-  const double tiles = row_tiles * token_tiles;
+  const double tiles = row_tiles * ceil_div(workload.m, shape.token_tile);
 
-  Work work;
-  work.plan = make_launch_plan(footprint(candidate.config, problem), problem, workload.m,
-                               candidate.schedule);
+  Work work = tiled_work(footprint(candidate.config, problem), candidate, workload);
   work.registers = shape.registers();
-  work.dram_bytes = bytes_moved(workload);
-  const double weights = static_cast<double>(weight_bytes(problem) + scale_bytes(problem));
-  work.l2_bytes = weights * token_tiles + row_tiles * 2.0 * workload.m * problem.k;
-  work.mma_flops = tiles * 2.0 * shape.row_tile * shape.token_tile * problem.k;
   work.in_flight_bytes = static_cast<double>(shape.ahead) * shape.row_tile * 32 * shape.depth_warps;
   work.steps = ceil_div(problem.k / shape.depth_tile(), work.plan.schedule.split_k);
   work.stages = 2;  // a step's x is waited for
 
   // Issue slots as for mma_pipe (docs/kernels.md), without cp.async and barriers; what a warp does
   // once, to find its place and to end, is felt where it has few blocks.
+  const Rates rates = assumed_rates(device);
   const double tokens = shape.tokens();
-  const double dequant = problem.dtype == Dtype::kF16 ? 9.0 : 11.0;
+  const double dequant = dequant_instructions(1, problem.dtype);
   const double group_steps = problem.group_size < 64 ? 2.0 : (problem.group_size < 128 ? 4.0 : 8.0);
-  const double per_fragment = dequant + tokens + (4.0 * tokens + 6.0) / group_steps + 0.5 +
+  const double per_fragment = dequant + rates.mma_slots * tokens +
+                              (4.0 * tokens + 6.0) / group_steps + 0.5 +
                               ((tokens + 1.0) / 2.0 + tokens / 2.0 + 2.0) / shape.rows();
   const double fragments = tiles * (shape.row_tile / 16.0) * (problem.k / 16.0);
   const double once = work.plan.grid * static_cast<double>(shape.depth_warps) * 600.0;
   work.warp_instructions = fragments * per_fragment + once;
-  return predict(work, device, assumed_rates(device));
+  return predict(work, device, rates);
 }
 
 }  // namespace w4tune

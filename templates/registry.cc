@@ -10,6 +10,7 @@
 #include "generated/device_sources.h"
 #include "templates/bulk_pipe.h"
 #include "templates/family.h"
+#include "templates/gemv.h"
 #include "templates/mma_pipe.h"
 #include "templates/mma_reg.h"
 #include "w4tune/error.h"
@@ -38,7 +39,8 @@ std::span<const Family* const> families() {
   static const MmaPipe mma_pipe;
   static const MmaReg mma_reg;
   static const BulkPipe bulk_pipe;
-  static const std::array<const Family*, 3> all = {&mma_pipe, &mma_reg, &bulk_pipe};
+  static const Gemv gemv;
+  static const std::array<const Family*, 4> all = {&mma_pipe, &mma_reg, &bulk_pipe, &gemv};
   return all;
 }
 

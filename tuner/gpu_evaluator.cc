@@ -125,7 +125,7 @@ std::unique_ptr<MeasuredGraph> GpuEvaluator::graph(const Candidate& candidate, d
   const LoadedKernel& loaded = kernel(candidate);
   const auto launch_on = [this, &loaded, schedule = candidate.schedule](CUstream stream, int copy) {
     context_.gpu.launch_gemm(loaded, workload_.problem, schedule, operands_.args(workload_.m, copy),
-                             stream);
+                             stream, context_.options.protocol.dependent);
   };
   return std::make_unique<MeasuredGraph>(context_.gpu.stream(), context_.gpu.clock(),
                                          context_.options.protocol, operands_.copies(), estimate_us,

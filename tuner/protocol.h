@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "core/hash.h"
 
@@ -23,12 +24,19 @@ struct Protocol {
   int final_samples = 25;       // for each finalist and baseline, interleaved
   int finalists = 4;
   std::uint64_t seed = 1;  // of the operands
+  // Candidates are launched to begin before the launch before has ended (sm_90), as in a chain of
+  // layers: other kernels are then the fastest.
+  bool dependent = false;
+
+  // What the text of such a protocol holds.
+  static constexpr std::string_view kDependentText = "candidates as dependent launches";
 
   [[nodiscard]] std::string text() const {
     return fmt::format(
         "cold weights {}x L2, graph of >= {} launches and >= {} us, medians of {} and {} samples, "
-        "{} finalists interleaved with the baseline, random operands (seed {})",
-        cold_factor, min_launches, min_graph_us, search_samples, final_samples, finalists, seed);
+        "{} finalists interleaved with the baseline, random operands (seed {}){}{}",
+        cold_factor, min_launches, min_graph_us, search_samples, final_samples, finalists, seed,
+        dependent ? ", " : "", dependent ? kDependentText : "");
   }
   [[nodiscard]] std::string hash() const { return sha256_hex(text()).substr(0, 16); }
 };

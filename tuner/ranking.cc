@@ -12,6 +12,9 @@
 namespace w4tune {
 namespace {
 
+// Of one candidate: more would spend the evaluations on one idea.
+constexpr std::size_t kMostNear = 3;
+
 std::vector<const Family*> families_for(const Problem& problem, const DeviceInfo& device) {
   std::vector<const Family*> serving;
   std::string reasons;
@@ -86,15 +89,26 @@ std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const Dev
   return rankings;
 }
 
-std::vector<Contender> contenders_of(const Rankings& rankings) {
+std::vector<Contender> contenders_of(const Rankings& rankings, const Workload& workload,
+                                     const DeviceInfo& device) {
   std::vector<Contender> contenders;
   contenders.reserve(rankings.size());
-  for (const Ranking& ranking : rankings) contenders.push_back({&ranking.space, ranking.points});
+  for (const Ranking& ranking : rankings) {
+    const auto expected = [&ranking, workload, device](const Point& point) {
+      const Candidate candidate = candidate_at(*ranking.family, ranking.space, point);
+      return ranking.family->cost(candidate, workload, device).total_us;
+    };
+    contenders.push_back({&ranking.space, ranking.points, expected});
+  }
   return contenders;
 }
 
 std::vector<Choice> by_prediction(const Rankings& rankings) {
-  return merge_rankings(contenders_of(rankings), 0.0);
+  std::vector<Contender> contenders;
+  contenders.reserve(rankings.size());
+  for (const Ranking& ranking : rankings)
+    contenders.push_back({&ranking.space, ranking.points, {}});
+  return merge_rankings(contenders, 0.0);
 }
 
 Candidate candidate_at(const Rankings& rankings, const Choice& choice) {
@@ -102,13 +116,30 @@ Candidate candidate_at(const Rankings& rankings, const Choice& choice) {
   return candidate_at(*ranking.family, ranking.space, choice.point);
 }
 
-std::optional<Choice> choice_of(const Rankings& rankings, const Candidate& candidate) {
+std::vector<Choice> choices_near(const Rankings& rankings, const Candidate& candidate) {
+  std::vector<Choice> near;
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     if (rankings[i].family->id() != candidate.config.family) continue;
-    Choice choice{i, point_of(rankings[i].space, candidate)};
-    if (rankings[i].space.contains(choice.point)) return choice;
+    const Space& space = rankings[i].space;
+    const Point point = point_of(space, candidate);
+    if (space.contains(point)) return {{i, point}};
+    const auto add_all = [&](const Point& centre) {
+      for (Point& found : space.neighbours(centre)) {
+        Choice choice{i, std::move(found)};
+        if (std::find(near.begin(), near.end(), choice) == near.end()) near.push_back(choice);
+      }
+    };
+    add_all(point);
+    for (std::size_t p = 0; near.empty() && p < point.size(); ++p) {
+      for (const int value : space.parameters()[p].values) {
+        Point changed = point;
+        changed[p] = value;
+        add_all(changed);
+      }
+    }
   }
-  return std::nullopt;
+  if (near.size() > kMostNear) near.resize(kMostNear);
+  return near;
 }
 
 }  // namespace w4tune

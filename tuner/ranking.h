@@ -38,13 +38,16 @@ std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const Dev
                                std::size_t max_workspace_bytes, int threads);
 
 // As the search takes them; `rankings` outlives the result.
-std::vector<Contender> contenders_of(const Rankings& rankings);
+std::vector<Contender> contenders_of(const Rankings& rankings, const Workload& workload,
+                                     const DeviceInfo& device);
 
 // The choices of all families, least predicted time first.
 std::vector<Choice> by_prediction(const Rankings& rankings);
 
 Candidate candidate_at(const Rankings& rankings, const Choice& choice);
-// The choice that stands for a candidate; none where its family or the point is not offered.
-std::optional<Choice> choice_of(const Rankings& rankings, const Candidate& candidate);
+// The choices that stand for a candidate of another workload: itself where its point is offered,
+// else those nearest to it, one or two parameters away (other tokens want another token tile). None
+// where its family or nothing so near is offered.
+std::vector<Choice> choices_near(const Rankings& rankings, const Candidate& candidate);
 
 }  // namespace w4tune

@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 // Finalists within this share of the winner's median could not be told from it.
 constexpr double kTieShare = 0.01;
 // Winners of the M before that are tried first.
-constexpr std::size_t kSeeds = 3;
+constexpr std::size_t kSeeds = 6;
 // Of the ranking, prepared ahead for workloads whose turn has not come.
 constexpr std::size_t kCompileAhead = 24;
 
@@ -64,8 +64,32 @@ class MeasuredRun {
  private:
   // The space of candidates depends on the probe, so it comes first.
   std::int64_t begin_run() {
+    refuse_other_launches();
     options_.device.mma_denormals = probe_mma_denormals(gpu_.utilities(), gpu_.stream());
     return store_.begin_run(describe_run(options_, compiler_.source_hash()));
+  }
+
+  // One cache has winners of one way to launch: the fastest of one are not those of the other.
+  void refuse_other_launches() {
+    const bool dependent = options_.protocol.dependent;
+    if (dependent && options_.device.sm < 90) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("--dependent: {} has compute capability {}.{}, dependent launches need "
+                      "9.0. Tune without it.",
+                      options_.device.name, options_.device.sm / 10, options_.device.sm % 10));
+    }
+    for (const std::string& protocol : store_.winner_protocols(options_.device)) {
+      const bool other =
+          (protocol.find(Protocol::kDependentText) != std::string::npos) != dependent;
+      if (!other) continue;
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("the cache holds winners tuned for {} launches on {}, and this run is "
+                      "for {} ones. Name another file by --db.",
+                      dependent ? "plain" : "dependent", options_.device.name,
+                      dependent ? "dependent" : "plain"));
+    }
   }
 
   // All workloads' likeliest candidates, in the order their turn will come.
@@ -73,7 +97,9 @@ class MeasuredRun {
     for (std::size_t i = 0; i < rankings_.size(); ++i) {
       if (finished(options_.plan.workloads[i])) continue;
       const Rankings& rankings = rankings_[i];
-      std::vector<Choice> first = merge_rankings(contenders_of(rankings), Budget{}.least_share);
+      std::vector<Choice> first =
+          merge_rankings(contenders_of(rankings, options_.plan.workloads[i], options_.device),
+                         Budget{}.least_share);
       first.resize(std::min(kCompileAhead, first.size()));
       for (const Choice& choice : first) {
         compiler_.announce(candidate_at(rankings, choice).config,
@@ -160,7 +186,7 @@ class MeasuredRun {
     GpuEvaluator evaluator(context_, workload, rankings, operands, verifier);
     std::vector<Choice> seeds;
     for (const Candidate& seed : seeds_) {
-      if (auto choice = choice_of(rankings, seed)) seeds.push_back(std::move(*choice));
+      for (Choice& choice : choices_near(rankings, seed)) seeds.push_back(std::move(choice));
     }
     Budget budget;
     budget.evaluations = options_.evaluations;
@@ -172,7 +198,8 @@ class MeasuredRun {
       return options_.budget_s > 0.0 && evaluator.measured() > 0 &&
              seconds_since(begin) > 0.8 * share;
     };
-    ranked_then_neighbours(contenders_of(rankings), seeds, budget, evaluator);
+    ranked_then_neighbours(contenders_of(rankings, workload, options_.device), seeds, budget,
+                           evaluator);
 
     WorkloadResult row;
     row.workload = workload;

@@ -9,13 +9,15 @@
 //            +--------+--------+- - -+   and, once, the scales of the whole share
 //            kTokenTile
 //
-//   producer   one warp; requests x before the weights of the same step, because the products wait
-//              for both and x is the one that is already in L2
-//   consumers  kRowWarps x kDepthWarps warps; each has 16 rows and kDepthTile / kDepthWarps of a
-//              step's depth
-//     kMath 0  mma.sync: tokens by ldmatrix
-//     kMath 1  wgmma: four row warps are a warpgroup; weights from registers, tokens straight from
-//              shared memory
+//   producer   one thread of a warp of its own. Its loop depends on nothing but the CTA, so that
+//              addresses live in uniform registers and a copy takes 30 cycles to issue, not 120. It
+//              requests x before the weights of the same step, because the products wait for both
+//              and x is the one that is already in L2
+//   consumers  kRowWarps x kDepthWarps warps; each has kWarpRows rows and kDepthTile / kDepthWarps
+//              of a step's depth
+//     kMath 0  mma.sync: tokens by ldmatrix, once for all rows of the warp
+//     kMath 1  wgmma: four row warps of 16 rows are a warpgroup; weights from registers, tokens
+//              straight from shared memory
 //
 // The producer tells the consumers by an mbarrier that counts bytes (full), they tell it by one
 // that counts warps (empty). Launched to begin early, the kernel requests its weights before it
@@ -29,10 +31,10 @@
 // Run-time arguments: N, K, M, split. Requires (host side, templates/bulk_pipe.cc):
 //   rows % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx % 8 == 0.
 //
-// Config: kRowWarps, kDepthWarps, kTokenTile, kDepthTile, kStages, kMath, kDequant (0: FP16 scale
-// on
-//   each weight; 1: FP32 scale on each group's sums), kReduce, kGroupSize (0: one scale per row),
-//   kGeglu, Element.
+// Config: kRowWarps, kWarpRows, kDepthWarps, kRowTile, kTokenTile, kDepthTile, kStages, kMath,
+//   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's sums; 3: the same,
+//   nibbles as denormals, with mma.sync), kReduce, kGroupSize (0: one scale per row), kGeglu,
+//   Element.
 #pragma once
 
 #include "dequant.cuh"
@@ -52,6 +54,7 @@ struct BulkPipe {
   using Element = typename Config::Element;
 
   static constexpr int kRowWarps = Config::kRowWarps;
+  static constexpr int kRows = Config::kWarpRows / 16;  // 16-row fragments of a warp
   static constexpr int kDepthWarps = Config::kDepthWarps;
   static constexpr int kConsumers = kRowWarps * kDepthWarps;  // warps; the producer comes after
   static constexpr int kConsumerThreads = 32 * kConsumers;
@@ -64,14 +67,18 @@ struct BulkPipe {
   static constexpr bool kPerRow = Config::kGroupSize == 0;
   static constexpr bool kScaleWeights = Config::kDequant == 0;
   static constexpr bool kPromotes = !kScaleWeights && !kPerRow;
+  static constexpr bool kOffset = Config::kDequant == 3;  // sums are over u = w + 8
   static constexpr int kGroup = kPerRow ? 64 : Config::kGroupSize;
-  static constexpr int kGroupSteps = kGroup / 16;  // 16-deep steps of a group
+  static constexpr int kGroupSteps = kGroup / 16;                // 16-deep steps of a group
+  static constexpr int kWarpGroups = kWarpBlocks * 64 / kGroup;  // of a step
+  static constexpr int kBlockGroups = kGroupSteps < 4 ? 4 / kGroupSteps : 1;  // begun in a block
 
   static constexpr u32 kTokenBlockBytes = Config::kTokenTile * 128;
   static constexpr u32 kTokenBytes = kBlocks * kTokenBlockBytes;
   static constexpr u32 kRowBytes = kBlocks * 512;  // of 16 rows
-  static constexpr u32 kStageBytes = kTokenBytes + kRowWarps * kRowBytes;
-  static constexpr int kUnits = kRowWarps * kTokens;  // 16 x 8 fragments of the tile
+  static constexpr u32 kStageBytes = kTokenBytes + kRowWarps * kRows * kRowBytes;
+  static constexpr int kWarpUnits = kRows * kTokens;     // 16 x 8 fragments of a warp
+  static constexpr int kUnits = kRowWarps * kWarpUnits;  // of the tile
   static constexpr u32 kSumBytes = kDepthWarps > 1 ? kDepthWarps* kUnits * 512 : 0;
   static constexpr u32 kRing = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
   // Shared memory: ring | partials from the cluster | barriers | scales of the share.
@@ -86,16 +93,18 @@ struct BulkPipe {
   static_assert(kBlocks % kDepthWarps == 0, "whole L0 blocks a warp");
   static_assert(kStageBytes % 1024 == 0, "the swizzle counts from multiples of 1024");
   static_assert(kPerRow || kWarpBlocks * 64 % kGroup == 0, "whole groups a warp");
-  static_assert(Config::kMath == 0 || kRowWarps % 4 == 0, "whole warpgroups");
+  static_assert(Config::kMath == 0 || (kRowWarps % 4 == 0 && kRows == 1), "whole warpgroups");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
-  static_assert(Config::kRowTile == 16 * kRowWarps, "16 rows a warp");
+  static_assert(!kOffset || (Config::kMath == 0 && !kPerRow), "sums settled group by group");
+  static_assert(Config::kRowTile == Config::kWarpRows * kRowWarps, "the tile is its warps' rows");
 
   const GemmArgs& args;
   const TensorMap& tokens_map;
   const u32 shared = shared_base();
   const int thread = thread_index();
   const int lane = thread % 32;
-  const int warp = thread / 32;
+  // The same for all lanes, and the compiler must know: addresses live in uniform registers.
+  const int warp = static_cast<int>(shuffle(static_cast<u32>(thread / 32), 0));
   const int row_warp = warp % kRowWarps;
   const int depth_warp = warp / kRowWarps;
 
@@ -107,7 +116,7 @@ struct BulkPipe {
   int num_steps;
   int num_groups;  // of the share
 
-  float acc[kTokens * 4];
+  float acc[kRows][kTokens * 4];
 
   __device__ __forceinline__ BulkPipe(const GemmArgs& a, const TensorMap& map)
       : args(a), tokens_map(map) {}
@@ -154,8 +163,8 @@ struct BulkPipe {
 
   // 16-row fragments of the tile that exist: the last tile may reach beyond the weight.
   __device__ __forceinline__ int present_rows() const {
-    const int rows = (Config::kGeglu ? 2 * args.n : args.n) - row_begin;
-    return rows < Config::kRowTile ? rows / 16 : kRowWarps;
+    const int rows = ((Config::kGeglu ? 2 * args.n : args.n) - row_begin) / 16;
+    return rows < Config::kRowTile / 16 ? rows : Config::kRowTile / 16;
   }
 
   __device__ __forceinline__ void init_barriers() const {
@@ -165,7 +174,7 @@ struct BulkPipe {
         mbarrier_init(full(slot), 1);
         mbarrier_init(empty(slot), kConsumers);
       }
-      mbarrier_init(scales_full(), 1);
+      mbarrier_init(scales_full(), kRowWarps);
       mbarrier_init(received(), 1);
       mbarrier_init_fence();
     }
@@ -173,19 +182,21 @@ struct BulkPipe {
   }
 
   __device__ __forceinline__ void expect_stage(int slot) const {
-    if (lane == 0) {
-      const u32 tokens = whole_tokens() ? kTokenBytes : kBlocks * static_cast<u32>(args.m) * 128;
-      mbarrier_expect(full(slot), tokens + static_cast<u32>(present_rows()) * kRowBytes);
-    }
-    warp_sync();
+    const u32 tokens = whole_tokens() ? kTokenBytes : kBlocks * static_cast<u32>(args.m) * 128;
+    mbarrier_expect(full(slot), tokens + static_cast<u32>(present_rows()) * kRowBytes);
   }
 
   __device__ __forceinline__ void request_weights(int step, int slot) const {
-    if (lane >= present_rows()) return;
-    const long long block = static_cast<long long>(row_begin / 16 + lane) * (args.k / 64) +
-                            (step_begin + step) * kBlocks;
-    bulk_copy(stage(slot) + kTokenBytes + static_cast<u32>(lane) * kRowBytes,
-              static_cast<const char*>(args.w) + block * 512, kRowBytes, full(slot));
+    const int rows = present_rows();
+    const long long row_stride = static_cast<long long>(args.k / 64) * 512;
+    const char* const from = static_cast<const char*>(args.w) + row_begin / 16 * row_stride +
+                             static_cast<long long>((step_begin + step) * kBlocks) * 512;
+#pragma unroll
+    for (int r = 0; r < Config::kRowTile / 16; ++r) {
+      if (r == rows) break;
+      bulk_copy(stage(slot) + kTokenBytes + static_cast<u32>(r) * kRowBytes, from + r * row_stride,
+                kRowBytes, full(slot));
+    }
   }
 
   // The box of the tensor map (core/launch_plan.h, token_box): a whole step, or 64 deep.
@@ -194,42 +205,34 @@ struct BulkPipe {
   __device__ __forceinline__ void request_tokens(int step, int slot) const {
     const int block = (step_begin + step) * kBlocks;
     if (whole_tokens()) {
-      if (lane == 0) tensor_copy_3d(stage(slot), &tokens_map, 0, token_begin, block, full(slot));
+      tensor_copy_3d(stage(slot), &tokens_map, 0, token_begin, block, full(slot));
       return;
     }
     // What lies behind the last token in shared memory stays as it was: products of a token touch
     // no other.
-    for (int i = lane; i < kBlocks; i += 32) {
+    for (int i = 0; i < kBlocks; ++i) {
       tensor_copy_3d(stage(slot) + static_cast<u32>(i) * kTokenBlockBytes, &tokens_map, 0,
                      token_begin, block + i, full(slot));
     }
   }
 
-  __device__ __forceinline__ void request_scales() const {
-    if constexpr (!kPerRow) {
-      const u32 bytes = static_cast<u32>(num_groups) * 32;  // of 16 rows
-      if (lane == 0) mbarrier_expect(scales_full(), static_cast<u32>(present_rows()) * bytes);
-      warp_sync();
-      if (lane >= present_rows()) return;
-      const long long group = static_cast<long long>(row_begin / 16 + lane) * (args.k / kGroup) +
-                              static_cast<long long>(step_begin) * (Config::kDepthTile / kGroup);
-      bulk_copy(shared + kScales + static_cast<u32>(lane) * bytes,
-                static_cast<const char*>(args.scales) + group * 32, bytes, scales_full());
-    }
-  }
-
   __device__ __forceinline__ void produce() const {
+    if (!elect_one()) return;
     const int first = num_steps < kStages ? num_steps : kStages;
-    for (int step = 0; step < first; ++step) expect_stage(step);
-    request_scales();
     // Beginning early there is time to fill: weights may be read already, x may not.
     if (args.dependent != 0) {
-      for (int step = 0; step < first; ++step) request_weights(step, step);
-    }
-    dependency_wait();
-    for (int step = 0; step < first; ++step) {
-      request_tokens(step, step);
-      if (args.dependent == 0) request_weights(step, step);
+      for (int step = 0; step < first; ++step) {
+        expect_stage(step);
+        request_weights(step, step);
+      }
+      dependency_wait();
+      for (int step = 0; step < first; ++step) request_tokens(step, step);
+    } else {
+      for (int step = 0; step < first; ++step) {
+        expect_stage(step);
+        request_tokens(step, step);
+        request_weights(step, step);
+      }
     }
     int slot = 0;
     u32 parity = 0;
@@ -247,40 +250,104 @@ struct BulkPipe {
 
   // ---- consumers --------------------------------------------------------------------------------
 
-  // This warp has read the buffer of `step`.
-  __device__ __forceinline__ void release(int step) const {
-    if (step + kStages < num_steps && lane == 0) mbarrier_arrive(empty(step % kStages));
+  // What this lane reads of one step: addresses in shared memory, from which the rest are
+  // constants.
+  struct Step {
+    int index;  // of the share
+    int slot;
+    u32 tokens;   // first block of the warp
+    u32 weights;  // this lane's 16 bytes of the first block of the first fragment
+    u32 scales;   // of row g for the first group of the first fragment
+  };
+
+  __device__ __forceinline__ Step first_step() const {
+    const u32 weights =
+        static_cast<u32>(row_warp * kRows * kBlocks + depth_warp * kWarpBlocks) * 512;
+    const u32 scales =
+        static_cast<u32>(row_warp * kRows * num_groups + depth_warp * kWarpGroups) * 32;
+    return {0, 0, shared + static_cast<u32>(depth_warp) * kWarpBlocks * kTokenBlockBytes,
+            shared + kTokenBytes + weights + static_cast<u32>(lane) * 16,
+            shared + kScales + scales + static_cast<u32>(lane / 4) * 2};
   }
 
-  // Scales of rows g and g + 8 for group `group` of the share.
-  __device__ __forceinline__ void load_scales(int group, u16& low, u16& high) const {
-    const u32 at = shared + kScales + static_cast<u32>((row_warp * num_groups + group) * 32) +
-                   static_cast<u32>(lane / 4) * 2;
+  __device__ __forceinline__ void advance(Step& step) const {
+    ++step.index;
+    ++step.slot;
+    step.tokens += kStageBytes;
+    step.weights += kStageBytes;
+    step.scales += kDepthWarps * kWarpGroups * 32;
+    if (step.slot == kStages) {
+      step.slot = 0;
+      step.tokens -= kStages * kStageBytes;
+      step.weights -= kStages * kStageBytes;
+    }
+  }
+
+  // This warp has read the buffer of step `index`.
+  __device__ __forceinline__ void release(int index, int slot) const {
+    if (index + kStages < num_steps && lane == 0) mbarrier_arrive(empty(slot));
+  }
+
+  // Each row warp brings the scales of its rows, so that the producer need not.
+  __device__ __forceinline__ void request_scales() const {
+    if (lane != 0) return;
+    const u32 bytes = static_cast<u32>(num_groups) * 32;  // of 16 rows
+    const int left = present_rows() - row_warp * kRows;
+    const int rows = left < 0 ? 0 : (left < kRows ? left : kRows);
+    mbarrier_expect(scales_full(), static_cast<u32>(rows) * bytes);
+    for (int r = 0; r < rows; ++r) {
+      const int fragment = row_warp * kRows + r;
+      const long long group =
+          static_cast<long long>(row_begin / 16 + fragment) * (args.k / kGroup) +
+          static_cast<long long>(step_begin) * (Config::kDepthTile / kGroup);
+      bulk_copy(shared + kScales + static_cast<u32>(fragment) * bytes,
+                static_cast<const char*>(args.scales) + group * 32, bytes, scales_full());
+    }
+  }
+
+  // Scales of rows g and g + 8 of fragment r for group `group` of the warp's.
+  __device__ __forceinline__ void load_scales(const Step& step, int r, int group, u16& low,
+                                              u16& high) const {
+    const u32 at = step.scales + static_cast<u32>(r * num_groups * 32) + group * 32;
     low = load_shared_u16(at);
     high = load_shared_u16(at + 16);
   }
 
-  __device__ __forceinline__ void promote(int group, const float* sums) {
+  // acc += scale * sums; x: the sums of x over the group, for what is over u = w + 8.
+  __device__ __forceinline__ void promote(const Step& step, int r, int group, const float* sums,
+                                          const float (*x)[4] = nullptr) {
     u16 low;
     u16 high;
-    load_scales(group, low, high);
+    load_scales(step, r, group, low, high);
     const float scale[2] = {Element::to_f32(low), Element::to_f32(high)};
 #pragma unroll
-    for (int i = 0; i < kTokens * 4; ++i) acc[i] += scale[i / 2 % 2] * sums[i];
+    for (int t = 0; t < kTokens; ++t) {
+      float settled[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) settled[i] = sums[t * 4 + i];
+      if constexpr (kOffset) ByteDequant::settle(sums + t * 4, x[t], settled);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) acc[r][t * 4 + i] += scale[i / 2] * settled[i];
+    }
   }
 
-  // The A operands of one block, dequantised: of 16-deep step s a[s].
-  __device__ __forceinline__ void load_weights(u32 at, int first_group, u32 (&a)[4][4]) const {
-    const U32x4 words = load_shared_16(at + static_cast<u32>(lane) * 16);
+  // The A operands of the warp's block i of fragment r, dequantised: of 16-deep step s a[s].
+  __device__ __forceinline__ void load_weights(const Step& step, int r, int i,
+                                               u32 (&a)[4][4]) const {
+    const U32x4 words = load_shared_16(step.weights + static_cast<u32>(r * kBlocks + i) * 512);
     u16 low = 0;
     u16 high = 0;
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
-      Dequant<Element>::word(words.v[s], a[s]);
+      if constexpr (kOffset) {
+        ByteDequant::word(words.v[s], a[s]);
+      } else {
+        Dequant<Element>::word(words.v[s], a[s]);
+      }
       if constexpr (kScaleWeights) {
-        if (s % kGroupSteps == 0) load_scales(first_group + s / kGroupSteps, low, high);
+        if (s % kGroupSteps == 0) load_scales(step, r, (i * 4 + s) / kGroupSteps, low, high);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[s][i] = Element::mul2(a[s][i], pair_of(i % 2 ? high : low));
+        for (int j = 0; j < 4; ++j) a[s][j] = Element::mul2(a[s][j], pair_of(j % 2 ? high : low));
       }
     }
   }
@@ -301,65 +368,85 @@ struct BulkPipe {
     }
   }
 
-  // One step with mma.sync.
-  __device__ __forceinline__ void multiply_mma(int step, u32 buffer, float (&sums)[kTokens * 4]) {
+  // Adds x over the warp's block i, as products with a row of ones: each thread gets the sums of
+  // the tokens whose products it has, for all rows of the warp.
+  __device__ __forceinline__ void add_tokens(int i, const u32 (&b)[4][kTokens][2],
+                                             float (&x)[kBlockGroups][kTokens][4]) const {
     const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+    const u32 ones[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00};
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      const bool begins = (i * 4 + s) % kGroupSteps == 0;
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        float* const to = x[s / kGroupSteps % kBlockGroups][t];
+        Element::mma(to, ones, b[s][t], begins ? zero : to);
+      }
+    }
+  }
+
+  // One step with mma.sync.
+  __device__ __forceinline__ void multiply_mma(const Step& step,
+                                               float (&sums)[kRows][kTokens * 4]) {
+    const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+    float x[kBlockGroups][kTokens][4];
 #pragma unroll
     for (int i = 0; i < kWarpBlocks; ++i) {
-      const int block = depth_warp * kWarpBlocks + i;
-      const int group = (step * kBlocks + block) * 64 / kGroup;
       u32 b[4][kTokens][2];
 #pragma unroll
       for (int s = 0; s < 4; ++s) {
-        load_tokens(buffer + static_cast<u32>(block) * kTokenBlockBytes, s, b[s]);
+        load_tokens(step.tokens + static_cast<u32>(i) * kTokenBlockBytes, s, b[s]);
       }
-      u32 a[4][4];
-      load_weights(buffer + kTokenBytes + static_cast<u32>(row_warp * kBlocks + block) * 512, group,
-                   a);
+      if constexpr (kOffset) add_tokens(i, b, x);
 #pragma unroll
-      for (int s = 0; s < 4; ++s) {
-        const int in_group = (i * 4 + s) % kGroupSteps;
+      for (int r = 0; r < kRows; ++r) {
+        u32 a[4][4];
+        load_weights(step, r, i, a);
 #pragma unroll
-        for (int t = 0; t < kTokens; ++t) {
-          float* const to = (kPromotes ? sums : acc) + t * 4;
-          Element::mma(to, a[s], b[s][t], kPromotes && in_group == 0 ? zero : to);
+        for (int s = 0; s < 4; ++s) {
+          const int in_group = (i * 4 + s) % kGroupSteps;
+#pragma unroll
+          for (int t = 0; t < kTokens; ++t) {
+            float* const to = (kPromotes ? sums[r] : acc[r]) + t * 4;
+            Element::mma(to, a[s], b[s][t], kPromotes && in_group == 0 ? zero : to);
+          }
+          if (kPromotes && in_group == kGroupSteps - 1) {
+            promote(step, r, (i * 4 + s) / kGroupSteps, sums[r], x[s / kGroupSteps % kBlockGroups]);
+          }
         }
-        if (kPromotes && in_group == kGroupSteps - 1)
-          promote(group + (kGroup == 32 ? s / 2 : 0), sums);
       }
     }
     warp_sync();
-    release(step);
+    release(step.index, step.slot);
   }
 
   // One step with wgmma. Where groups are promoted their sums must have come first; elsewhere one
-  // block stays under way while the next is dequantised.
-  __device__ __forceinline__ void multiply_wgmma(int step, u32 buffer, u32 tokens,
+  // block stays under way while the next is dequantised into the other half of `a`, even beyond the
+  // step.
+  __device__ __forceinline__ void multiply_wgmma(const Step& step, u32 (&a)[2][4][4],
                                                  float (&sums)[kTokens * 4]) {
     using Product = Wgmma<Element, Config::kTokenTile>;
+    const u64 tokens = wgmma_tokens(step.tokens);
 #pragma unroll
     for (int i = 0; i < kWarpBlocks; ++i) {
-      const int block = depth_warp * kWarpBlocks + i;
-      const int group = (step * kBlocks + block) * 64 / kGroup;
-      u32 a[4][4];
-      load_weights(buffer + kTokenBytes + static_cast<u32>(row_warp * kBlocks + block) * 512, group,
-                   a);
-      const u64 b = wgmma_tokens(tokens + static_cast<u32>(i) * kTokenBlockBytes);
+      load_weights(step, 0, i, a[i % 2]);
+      const u64 b = tokens + i * wgmma_distance(kTokenBlockBytes);
       wgmma_fence();
 #pragma unroll
       for (int s = 0; s < 4; ++s) {
+        const u64 b_of_step = b + s * wgmma_distance(32);  // 16 deep
         if constexpr (kPromotes) {
           const int in_group = (i * 4 + s) % kGroupSteps;
-          Product::multiply(sums, a[s], b + static_cast<u64>(2 * s), in_group == 0 ? 0 : 1);
+          Product::multiply(sums, a[i % 2][s], b_of_step, in_group == 0 ? 0 : 1);
           if (in_group == kGroupSteps - 1) {
             wgmma_commit();
             wgmma_wait<0>();
-            if (i == kWarpBlocks - 1 && s == 3) release(step);
-            promote(group + (kGroup == 32 ? s / 2 : 0), sums);
+            if (i == kWarpBlocks - 1 && s == 3) release(step.index, step.slot);
+            promote(step, 0, (i * 4 + s) / kGroupSteps, sums);
             if (s < 3) wgmma_fence();
           }
         } else {
-          Product::multiply(acc, a[s], b + static_cast<u64>(2 * s), 1);
+          Product::multiply(acc[0], a[i % 2][s], b_of_step, 1);
         }
       }
       if constexpr (kPromotes) {
@@ -372,69 +459,74 @@ struct BulkPipe {
         // Registers that a product under way reads must not be written: with one block a step, the
         // next would write those of this one.
         wgmma_wait<kWarpBlocks == 1 ? 0 : 1>();
-        if (i == 0 && step > 0) release(step - 1);
+        if (i == 0 && step.index > 0) {
+          release(step.index - 1, step.slot == 0 ? kStages - 1 : step.slot - 1);
+        }
       }
     }
   }
 
   __device__ __forceinline__ void consume() {
-    if constexpr (!kPerRow) mbarrier_wait(scales_full(), 0);
-    float sums[kTokens * 4];
-    // The same for all lanes, and the compiler must know: descriptors live in uniform registers.
-    const u32 uniform_depth = shuffle(static_cast<u32>(depth_warp), 0);
-    int slot = 0;
+    if constexpr (!kPerRow) {
+      if (depth_warp == 0) request_scales();
+      mbarrier_wait(scales_full(), 0);
+    }
+    float sums[kRows][kTokens * 4];
+    u32 operands[2][4][4];  // of products under way
     u32 parity = 0;
-    for (int step = 0; step < num_steps; ++step) {
-      mbarrier_wait(full(slot), parity);
+    for (Step step = first_step(); step.index != num_steps; advance(step)) {
+      mbarrier_wait(full(step.slot), parity);
       if constexpr (Config::kMath == 0) {
-        multiply_mma(step, stage(slot), sums);
+        multiply_mma(step, sums);
       } else {
-        multiply_wgmma(step, stage(slot),
-                       stage(slot) + uniform_depth * (kWarpBlocks * kTokenBlockBytes), sums);
+        multiply_wgmma(step, operands, sums[0]);
       }
-      if (++slot == kStages) {
-        slot = 0;
-        parity ^= 1;
-      }
+      if (step.slot == kStages - 1) parity ^= 1;
     }
     if constexpr (Config::kMath == 1) wgmma_wait<0>();
   }
 
   // ---- sums -------------------------------------------------------------------------------------
 
-  static constexpr int kOwned = (kTokens + kDepthWarps - 1) / kDepthWarps;  // units of a warp
+  using End = Epilogue<Config, kConsumerThreads, 1>;
+  static constexpr int kOwned = (kWarpUnits + kDepthWarps - 1) / kDepthWarps;  // units of a warp
 
-  __device__ __forceinline__ bool any_token(int t) const { return token_begin + t * 8 < args.m; }
-
-  __device__ __forceinline__ u32 sum_address(int depth, int t) const {
-    return shared + static_cast<u32>(((depth * kUnits + row_warp * kTokens + t) * 32 + lane) * 16);
+  // Of unit `unit`, counted in the warp or in the tile.
+  __device__ __forceinline__ bool any_token(int unit) const {
+    return token_begin + unit % kTokens * 8 < args.m;
   }
 
-  // Of each row warp's units, depth warp d adds and keeps t = d, d + kDepthWarps, ...
+  __device__ __forceinline__ u32 sum_address(int depth, int u) const {
+    return shared +
+           static_cast<u32>(((depth * kUnits + row_warp * kWarpUnits + u) * 32 + lane) * 16);
+  }
+
+  // Of each row warp's units, depth warp d adds and keeps u = d, d + kDepthWarps, ...
   __device__ __forceinline__ void reduce_depth_warps(float (&owned)[kOwned][4],
                                                      int (&units)[kOwned]) {
     if constexpr (kDepthWarps > 1) {
       barrier_named(1, kConsumerThreads);  // the ring has been read
 #pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        if (any_token(t)) store_shared_f32x4(sum_address(depth_warp, t), acc + t * 4);
+      for (int u = 0; u < kWarpUnits; ++u) {
+        if (!any_token(u)) continue;
+        store_shared_f32x4(sum_address(depth_warp, u), acc[u / kTokens] + u % kTokens * 4);
       }
       barrier_named(1, kConsumerThreads);
     }
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) {
-      const int t = depth_warp + j * kDepthWarps;
-      units[j] = t < kTokens ? row_warp * kTokens + t : -1;
+      const int u = depth_warp + j * kDepthWarps;
+      units[j] = u < kWarpUnits ? row_warp * kWarpUnits + u : End::kNone;
       if constexpr (kDepthWarps == 1) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) owned[j][i] = acc[j * 4 + i];
+        for (int i = 0; i < 4; ++i) owned[j][i] = acc[j / kTokens][j % kTokens * 4 + i];
       } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) owned[j][i] = 0.0F;
-        if (t >= kTokens || !any_token(t)) continue;
+        if (u >= kWarpUnits || !any_token(u)) continue;
 #pragma unroll
         for (int d = 0; d < kDepthWarps; ++d) {
-          const F32x4 v = load_shared_f32x4(sum_address(d, t));
+          const F32x4 v = load_shared_f32x4(sum_address(d, u));
 #pragma unroll
           for (int i = 0; i < 4; ++i) owned[j][i] += v.v[i];
         }
@@ -452,7 +544,7 @@ struct BulkPipe {
   __device__ __forceinline__ void expect_partials() const {
     int count = 0;
     for (int unit = split; unit < kUnits; unit += args.split_k) {
-      if (any_token(unit % kTokens)) ++count;
+      if (any_token(unit)) ++count;
     }
     mbarrier_expect(received(), static_cast<u32>(count * (args.split_k - 1) * 512));
   }
@@ -463,17 +555,17 @@ struct BulkPipe {
     cluster_wait();  // the others' barriers are initialised
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) {
-      if (units[j] < 0 || !any_token(units[j] % kTokens)) continue;
+      if (units[j] == End::kNone || !any_token(units[j])) continue;
       const int to = finisher(units[j]);
       if (to == split) continue;
       store_cluster_f32x4(cluster_address(received_at(units[j], split), to), owned[j],
                           cluster_address(received(), to));
-      units[j] = -1;
+      units[j] = End::kNone;
     }
     mbarrier_wait_cluster(received(), 0);
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) {
-      if (units[j] < 0 || !any_token(units[j] % kTokens)) continue;
+      if (units[j] == End::kNone || !any_token(units[j])) continue;
       float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
       for (int part = 0; part < args.split_k; ++part) {
         F32x4 v;
@@ -499,21 +591,24 @@ struct BulkPipe {
       if (clustered()) cluster_arrive();
       barrier_arrive<2, kConsumerThreads + 32>();
       produce();
+      warp_sync();
       if (clustered()) cluster_wait();
       return;
     }
     if (clustered()) cluster_arrive();
     barrier_named(2, kConsumerThreads + 32);  // barriers are initialised
-#pragma unroll
-    for (int i = 0; i < kTokens * 4; ++i) acc[i] = 0.0F;
     if (clustered() && thread == 0) expect_partials();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kTokens * 4; ++i) acc[r][i] = opaque_zero();
+    }
     consume();
     dependency_wait();  // long over for the producer; now these threads may write, too
     float owned[kOwned][4];
     int units[kOwned];
     reduce_depth_warps(owned, units);
-    const Epilogue<Config, kConsumerThreads, 1> end{args,        tile,   split, row_begin,
-                                                    token_begin, thread, vote()};
+    const End end{args, tile, split, row_begin, token_begin, thread, vote()};
     if constexpr (kCluster) {
       if (clustered()) reduce_cluster(owned, units);
 #pragma unroll

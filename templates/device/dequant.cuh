@@ -105,4 +105,47 @@ struct ByteDequant {
   }
 };
 
+// For CUDA cores (gemv): the 8 weights of a word as FP32, for products in FP32. w[n] is nibble n,
+// at bit 4n of the word: of row g where n is even, else of row g + 8.
+
+// Which of the depths 2t, 2t+1, 2t+8, 2t+9 nibble n belongs to.
+__device__ __forceinline__ constexpr int depth_of_nibble(int n) { return n / 4 + n / 2 % 2 * 2; }
+
+// The weight itself, 17 instructions: 1 shift, 8 LOP3, 8 subtractions. A nibble at bit p of the
+// fraction of 2^(23-p), spacing 2^-p, is OR-ed in as the number u.
+struct FloatDequant {
+  __device__ __forceinline__ static void word(u32 q, float* w) {
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const int shift = n < 5 ? 4 * n : 4 * n - 12;  // at most 19, or it leaves the fraction
+      const u32 power = static_cast<u32>(127 + 23 - shift) << 23;
+      const u32 bits = and_or(n < 5 ? q : q >> 12, 0xfU << shift, power);
+      w[n] = float_of_bits(bits) - (static_cast<float>(1 << (23 - shift)) + 8.0F);
+    }
+  }
+};
+
+// D2den of FP32, 9 instructions: 1 shift, 8 LOP3. A nibble at bit p <= 20 is the denormal
+// u * 2^(p-149), exact in products with x * power_of() and, unlike the FP16 kind, on any GPU:
+// FP32 units take denormals at full rate. x of FP16 reaches 2^16 only, so that neither x times its
+// power nor a sum of products leaves the range of FP32; x of BF16 could.
+struct FloatDenormalDequant {
+  // What x at each of the four depths is multiplied by, so that all products have one scale.
+  __device__ __forceinline__ static constexpr float power_of(int depth) {
+    return depth == 0 ? 0x1p110F : depth == 2 ? 0x1p102F : 0x1p94F;
+  }
+  // Times this, the sums of row g (0) and of row g + 8 (1) are the sums of u * x.
+  __device__ __forceinline__ static constexpr float settle_of(int row) {
+    return row == 0 ? 0x1p39F : 0x1p35F;
+  }
+
+  __device__ __forceinline__ static void word(u32 q, float* w) {
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const int shift = n < 6 ? 4 * n : 4 * n - 8;
+      w[n] = float_of_bits((n < 6 ? q : q >> 8) & (0xfU << shift));
+    }
+  }
+};
+
 }  // namespace w4

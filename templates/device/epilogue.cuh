@@ -1,4 +1,4 @@
-// From FP32 sums in registers to y: the end that mma_reg and bulk_pipe share.
+// From FP32 sums in registers to y: the end that mma_reg and bulk_pipe share, and gemv in part.
 //
 // A tile of kRowTile x kTokenTile outputs is made of units, the 16 x 8 fragments of m16n8k16: unit
 // u is 16-row fragment u / kTokenFragments and 8-token fragment u % kTokenFragments. A warp holds
@@ -19,14 +19,79 @@
 
 namespace w4 {
 
+// The shares of one tile's split: kTileFloats FP32 sums of each, in places of four.
+template <int kTileFloats, int kThreads, int kBarrier>
+struct SplitShares {
+  static constexpr int kNone = -1;  // in place of a place
+
+  const GemmArgs& args;
+  int tile;    // linear index of the output tile
+  int split;   // which share of the depth
+  int thread;  // of kThreads that take part
+  u32 vote;    // shared memory: 4 bytes that nothing else uses
+
+  // sums[j] belongs in place places[j]. Whether this CTA is the one that finishes the tile, then
+  // with the sums of all. All kThreads call.
+  template <int kOwned>
+  __device__ __forceinline__ bool gather(float (&sums)[kOwned][4],
+                                         const int (&places)[kOwned]) const {
+    constexpr long long kShare = kTileFloats;
+    float* const partials = args.partials + tile * args.split_k * kShare;
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      if (places[j] != kNone) store_global_l2(partials + split * kShare + places[j] * 4, sums[j]);
+    }
+    // One thread's release covers the stores of all: the barrier orders them before it.
+    barrier_named(kBarrier, kThreads);
+    if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
+    barrier_named(kBarrier, kThreads);
+    if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
+    if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
+    // No branch stands between the loads: what is not wanted reads the first place or part again.
+    constexpr int kBatch = batch_of(kOwned);
+    const float* from[kOwned];
+#pragma unroll
+    for (int j = 0; j < kOwned; ++j) {
+      from[j] = partials + (places[j] != kNone ? places[j] * 4 : 0);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[j][i] = 0.0F;
+    }
+    for (int part = 0; part < args.split_k; part += kBatch) {
+      F32x4 v[kBatch][kOwned];
+#pragma unroll
+      for (int p = 0; p < kBatch; ++p) {
+        const long long at = part + p < args.split_k ? (part + p) * kShare : 0;
+#pragma unroll
+        for (int j = 0; j < kOwned; ++j) v[p][j] = load_global_l2(from[j] + at);
+      }
+#pragma unroll
+      for (int p = 0; p < kBatch; ++p) {
+        if (part + p >= args.split_k) break;
+#pragma unroll
+        for (int j = 0; j < kOwned; ++j) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sums[j][i] += v[p][j].v[i];
+        }
+      }
+    }
+    return true;
+  }
+
+ private:
+  // Parts that are under way at once: their loads cover each other's latency.
+  __device__ __forceinline__ static constexpr int batch_of(int owned) {
+    return owned > 4 ? 1 : (owned > 2 ? 4 : 8);
+  }
+};
+
 template <class Config, int kThreads, int kBarrier>
 struct Epilogue {
   using Element = typename Config::Element;
 
   static constexpr int kTokenFragments = Config::kTokenTile / 8;
   static constexpr int kUnits = Config::kRowTile / 16 * kTokenFragments;
-  static constexpr long long kTileFloats = Config::kRowTile * Config::kTokenTile;
   static constexpr int kNone = -1;  // in place of a unit
+  using Shares = SplitShares<Config::kRowTile * Config::kTokenTile, kThreads, kBarrier>;
 
   const GemmArgs& args;
   int tile;         // linear index of the output tile
@@ -50,7 +115,15 @@ struct Epilogue {
   template <int kOwned>
   __device__ __forceinline__ void finish(float (&sums)[kOwned][4],
                                          const int (&units)[kOwned]) const {
-    if (args.split_k > 1 && !gather(sums, units)) return;
+    if (args.split_k > 1) {
+      int places[kOwned];
+#pragma unroll
+      for (int j = 0; j < kOwned; ++j) {
+        const bool nothing = units[j] == kNone || !any_token(units[j]);
+        places[j] = nothing ? Shares::kNone : units[j] * 32 + thread % 32;
+      }
+      if (!Shares{args, tile, split, thread, vote}.gather(sums, places)) return;
+    }
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) store(units[j], sums[j]);
   }
@@ -71,56 +144,27 @@ struct Epilogue {
 #pragma unroll
       for (int i = 0; i < 4; ++i) v[i] *= scale[i / 2];
     }
-    const int token = token_begin + unit % kTokenFragments * 8 + lane % 4 * 2;
-    const int column = (Config::kGeglu ? row / 2 : row) + lane / 4;
-    u16* const y = static_cast<u16*>(args.y) + token * args.ldy + column;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (token + i >= args.m) break;
-      if constexpr (Config::kGeglu) {
-        store_global_u16(y + i * args.ldy, Element::from_f32(geglu(v[i], v[2 + i])));
-      } else {
-        store_global_u16(y + i * args.ldy, Element::from_f32(v[i]));
-        store_global_u16(y + i * args.ldy + 8, Element::from_f32(v[2 + i]));
-      }
+    // Transposed, a lane has neighbouring columns of one token: y is written in whole sectors.
+    const int token = token_begin + unit % kTokenFragments * 8 + lane / 4;
+    u16* const y = static_cast<u16*>(args.y) + token * args.ldy;
+    if constexpr (Config::kGeglu) {
+      const u32 columns = transpose_8x8(pair(geglu(v[0], v[2]), geglu(v[1], v[3])));
+      if (token < args.m) store_global_4(y + row / 2 + lane % 4 * 2, columns);
+    } else {
+      // Columns 2t, 2t + 1 of both halves; two lanes trade, so that each has four of one half.
+      const u32 low = transpose_8x8(pair(v[0], v[1]));
+      const u32 high = transpose_8x8(pair(v[2], v[3]));
+      const bool odd = lane % 2 == 1;
+      const u32 traded = shuffle_xor(odd ? low : high, 1);
+      const int column = row + (odd ? 8 : 0) + lane % 4 / 2 * 4;
+      if (token < args.m) store_global_8(y + column, odd ? traded : low, odd ? high : traded);
     }
   }
 
  private:
-  // Whether this CTA is the one that finishes the tile, then with the sums of all.
-  template <int kOwned>
-  __device__ __forceinline__ bool gather(float (&sums)[kOwned][4],
-                                         const int (&units)[kOwned]) const {
-    const int lane = thread % 32;
-    float* const partials = args.partials + tile * args.split_k * kTileFloats;
-#pragma unroll
-    for (int j = 0; j < kOwned; ++j) {
-      if (units[j] == kNone || !any_token(units[j])) continue;
-      store_global_l2(partials + split * kTileFloats + (units[j] * 32 + lane) * 4, sums[j]);
-    }
-    // One thread's release covers the stores of all: the barrier orders them before it.
-    barrier_named(kBarrier, kThreads);
-    if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
-    barrier_named(kBarrier, kThreads);
-    if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
-    if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
-#pragma unroll
-    for (int j = 0; j < kOwned; ++j) {
-      if (units[j] == kNone || !any_token(units[j])) continue;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sums[j][i] = 0.0F;
-    }
-#pragma unroll 4
-    for (int part = 0; part < args.split_k; ++part) {
-#pragma unroll
-      for (int j = 0; j < kOwned; ++j) {
-        if (units[j] == kNone || !any_token(units[j])) continue;
-        const F32x4 v = load_global_l2(partials + part * kTileFloats + (units[j] * 32 + lane) * 4);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sums[j][i] += v.v[i];
-      }
-    }
-    return true;
+  __device__ __forceinline__ static u32 pair(float low, float high) {
+    return static_cast<u32>(Element::from_f32(low)) | static_cast<u32>(Element::from_f32(high))
+                                                          << 16;
   }
 };
 

@@ -589,26 +589,27 @@ struct MmaPipe {
     if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
     barrier();  // all have read the word before the output tile overwrites it
     if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
+    constexpr int kBatch = 4;  // parts under way at once: their loads cover each other's latency
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         if (!owns(r, t) || !any_token(t)) continue;
+        const float* const from = tile_partials + fragment_offset(r, t);
 #pragma unroll
         for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
-      }
-    }
-#pragma unroll 4
-    for (int part = 0; part < args.split_k; ++part) {
+        for (int part = 0; part < args.split_k; part += kBatch) {
+          F32x4 v[kBatch];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
+          for (int p = 0; p < kBatch; ++p) {
+            v[p] = load_global_l2(from + (part + p < args.split_k ? part + p : 0) * kTileFloats);
+          }
 #pragma unroll
-        for (int t = 0; t < kTokens; ++t) {
-          if (!owns(r, t) || !any_token(t)) continue;
-          const F32x4 v =
-              load_global_l2(tile_partials + part * kTileFloats + fragment_offset(r, t));
+          for (int p = 0; p < kBatch; ++p) {
+            if (part + p >= args.split_k) break;
 #pragma unroll
-          for (int i = 0; i < 4; ++i) acc[r][t][i] += v.v[i];
+            for (int i = 0; i < 4; ++i) acc[r][t][i] += v[p].v[i];
+          }
         }
       }
     }

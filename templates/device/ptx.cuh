@@ -90,6 +90,21 @@ __device__ __forceinline__ void store_shared_u32(u32 address, u32 value) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
+__device__ __forceinline__ float load_shared_f32(u32 address) {
+  float r;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(r) : "r"(address));
+  return r;
+}
+
+__device__ __forceinline__ void store_shared_f32(u32 address, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+
+__device__ __forceinline__ void store_shared_f32x2(u32 address, float first, float second) {
+  asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(first), "f"(second)
+               : "memory");
+}
+
 // Four (or two) 8x8 matrices of 16-bit elements: lane 8*i + r gives the address of row r of matrix
 // i and receives, of each matrix, elements 2t and 2t+1 of row g (lane = 4g + t).
 __device__ __forceinline__ void ldmatrix_x4(u32 address, u32& r0, u32& r1, u32& r2, u32& r3) {
@@ -167,6 +182,15 @@ __device__ __forceinline__ void store_global_16(void* address, const U32x4& valu
                : "memory");
 }
 
+__device__ __forceinline__ void store_global_8(void* address, u32 first, u32 second) {
+  asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(address), "r"(first), "r"(second)
+               : "memory");
+}
+
+__device__ __forceinline__ void store_global_4(void* address, u32 value) {
+  asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
 __device__ __forceinline__ u32 load_global_u32(const void* address) {
   u32 r;
   asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(r) : "l"(address));
@@ -228,6 +252,14 @@ __device__ __forceinline__ u32 shuffle_xor(u32 value, int mask) {
 
 __device__ __forceinline__ float shuffle_xor(float value, int mask) {
   return __uint_as_float(shuffle_xor(__float_as_uint(value), mask));
+}
+
+// An 8 x 8 matrix of 16-bit values, of which lane 4i + j holds columns 2j, 2j + 1 of row i,
+// transposed.
+__device__ __forceinline__ u32 transpose_8x8(u32 value) {
+  u32 r;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(value));
+  return r;
 }
 
 // The value of lane `lane + delta`; the last `delta` lanes keep their own.
@@ -300,6 +332,9 @@ __device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) {
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
   return r;
 }
+
+// The float of these bits.
+__device__ __forceinline__ float float_of_bits(u32 bits) { return __uint_as_float(bits); }
 
 __device__ __forceinline__ float fma_f32(float a, float b, float c) {
   float r;

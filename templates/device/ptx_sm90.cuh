@@ -1,5 +1,6 @@
 // The instructions that only sm_90 has, beside the cluster's in ptx.cuh: barriers that count bytes,
-// the copy engine, stores to a neighbour's shared memory, and the warpgroup's matrix product.
+// the copy engine, stores to a neighbour's shared memory, and the warpgroup's matrix product. Where
+// W4_HOST_TWIN_SM90 names a header, that stands in for them, as in ptx.cuh.
 #pragma once
 
 #include "ptx.cuh"
@@ -11,10 +12,41 @@ struct alignas(64) TensorMap {
   u64 words[16];
 };
 
+// Descriptor of tokens in shared memory: 8-token groups of 1024 bytes, 128 bytes (64 deep) a token,
+// swizzled as a tensor copy with a 128-byte swizzle leaves them. `address` at a multiple of 1024.
+__device__ __forceinline__ u64 wgmma_tokens(u32 address) {
+  constexpr u64 kGroupBytes = 1024;
+  constexpr u64 kSwizzle128 = 1;
+  return static_cast<u64>((address & 0x3ffff) >> 4) | (1ULL << 16) | ((kGroupBytes >> 4) << 32) |
+         (kSwizzle128 << 62);
+}
+
+// What a descriptor grows by for `bytes` further on; 16 deep are 32.
+__device__ __forceinline__ constexpr u64 wgmma_distance(u32 bytes) { return bytes >> 4; }
+
+}  // namespace w4
+
+#if defined(W4_HOST_TWIN_SM90)
+#include W4_HOST_TWIN_SM90
+#else
+
+namespace w4 {
+
 __device__ __forceinline__ int cluster_rank() {
   int r;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
   return r;
+}
+
+// True in one lane of the warp, and the compiler knows that it is one.
+__device__ __forceinline__ bool elect_one() {
+  u32 elected;
+  asm volatile(
+      "{\n\t.reg .pred p;\n\t"
+      "elect.sync _|p, 0xffffffff;\n\t"
+      "selp.u32 %0, 1, 0, p;\n\t}"
+      : "=r"(elected));
+  return elected != 0;
 }
 
 // ---- mbarriers --------------------------------------------------------------------------------
@@ -124,6 +156,14 @@ __device__ __forceinline__ void prefetch_tensor_map(const TensorMap* map) {
 // Four warps of a warpgroup multiply together: 64 rows from registers (each warp 16 of them, in the
 // layout of an m16n8k16 operand), tokens from shared memory.
 
+// A zero that the compiler does not know: accumulators that start from a known one are set where
+// they are first used, among products under way, and ptxas then serialises these (C7515).
+__device__ __forceinline__ float opaque_zero() {
+  float r;
+  asm volatile("mov.f32 %0, 0f00000000;" : "=f"(r));
+  return r;
+}
+
 // Orders registers written so far before the next wgmma reads them.
 __device__ __forceinline__ void wgmma_fence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -135,16 +175,6 @@ __device__ __forceinline__ void wgmma_commit() {
 template <int kPending>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
-// Descriptor of tokens in shared memory: 8-token groups of 1024 bytes, 128 bytes (64 deep) a token,
-// swizzled as a tensor copy with a 128-byte swizzle leaves them. `address` at a multiple of 1024;
-// 16 deeper is 2 more.
-__device__ __forceinline__ u64 wgmma_tokens(u32 address) {
-  constexpr u64 kGroupBytes = 1024;
-  constexpr u64 kSwizzle128 = 1;
-  return static_cast<u64>((address & 0x3ffff) >> 4) | (1ULL << 16) | ((kGroupBytes >> 4) << 32) |
-         (kSwizzle128 << 62);
 }
 
 // d (kTokens / 2 values: of each 8 tokens four, as m16n8k16 has them) = a * tokens + (add ? d : 0).
@@ -213,3 +243,5 @@ W4_WGMMA_TYPES(64,
 #undef W4_WGMMA
 
 }  // namespace w4
+
+#endif  // W4_HOST_TWIN_SM90

@@ -294,6 +294,20 @@ TEST(Store, WhatWasProbedOfADeviceStaysUntilItIsProbedAgain) {
   EXPECT_EQ(store.mma_denormals(samples::device("NVIDIA A10")), std::nullopt);
 }
 
+TEST(Store, TellsHowTheWinnersOfADeviceWereMeasured) {
+  Store store = Store::open(":memory:", Store::Mode::kReadWrite);
+  store.put_compilation(samples::config(), samples::compilation());
+  EXPECT_TRUE(store.winner_protocols(samples::device()).empty());
+  RunInfo info = samples::run_info();
+  info.protocol = "once, by hand";
+  const auto run = store.begin_run(info);
+  EXPECT_TRUE(store.winner_protocols(samples::device()).empty()) << "no winner yet";
+  const Winner winner = samples::winner(10, Provenance::kMeasured);
+  store.put_winners(run, winner.problem, {winner});
+  EXPECT_EQ(store.winner_protocols(samples::device()), std::vector<std::string>{"once, by hand"});
+  EXPECT_TRUE(store.winner_protocols(samples::device("NVIDIA L4")).empty());
+}
+
 TEST(Store, RunsKeepTheirFactsAndProbe) {
   const Folder folder;
   const std::string path = folder.file("w4tune.db");

@@ -68,10 +68,34 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Target{"mma_pipe", "sm_80", "a100"}, Target{"mma_pipe", "sm_86", "a40"},
                     Target{"mma_pipe", "sm_90a", "h200"}, Target{"mma_reg", "sm_80", "a100"},
                     Target{"mma_reg", "sm_86", "a40"}, Target{"mma_reg", "sm_90a", "h200"},
+                    Target{"gemv", "sm_80", "a100"}, Target{"gemv", "sm_86", "a40"},
+                    Target{"gemv", "sm_89", "l40s"}, Target{"gemv", "sm_90a", "h200"},
                     Target{"bulk_pipe", "sm_90a", "h200"}),
     [](const auto& test) { return fmt::format("{}_{}", test.param.family, test.param.arch); });
 
-// Otherwise the test above would find nothing, whatever the compiler says.
+// What is likely to win at one token, at the registers that its occupancy leaves.
+TEST(Gemv, FavouritesOfOneTokenCompileWithoutSpills) {
+  const Family& family = *find_family("gemv");
+  const DeviceSources sources = device_sources_from("");
+  const Problem problem{Op::kGemm, 16384, 2048, 128, Dtype::kF16};
+  for (const char* arch : {"sm_86", "sm_90a"}) {
+    for (const char* config : {
+             "gemv row_tile=64 token_tile=1 depth_warps=8 blocks=4 ahead=4 ctas=2 dequant=2",
+             "gemv row_tile=64 token_tile=1 depth_warps=8 blocks=4 ahead=2 ctas=2 dequant=2",
+             "gemv row_tile=16 token_tile=1 depth_warps=16 blocks=8 ahead=8 ctas=1 dequant=2",
+             "gemv row_tile=32 token_tile=1 depth_warps=8 blocks=2 ahead=2 ctas=4 dequant=2",
+             "gemv row_tile=16 token_tile=1 depth_warps=8 blocks=4 ahead=4 ctas=2 dequant=2",
+         }) {
+      SCOPED_TRACE(fmt::format("{} {}", config, arch));
+      const Compilation compilation = Nvrtc::get().compile(
+          family.source(parse_kernel_config(config), problem), sources.headers, arch);
+      ASSERT_TRUE(compilation.ok()) << compilation.log;
+      EXPECT_EQ(compilation.spill_bytes, 0);
+    }
+  }
+}
+
+// Otherwise the tests above would find nothing, whatever the compiler says.
 TEST(Ptxas, RemarksOnAWgmmaThatItSerializes) {
   constexpr const char* kSource = R"(#include "ptx_sm90.cuh"
 extern "C" __global__ void w4_kernel(float* out, w4::u64 tokens) {

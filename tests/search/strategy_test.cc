@@ -46,7 +46,7 @@ SearchResult search_grid(const std::vector<Point>& seeds, const std::vector<Poin
                          const Budget& budget, Evaluator& evaluator) {
   const Space space = grid();
   const std::vector<RankedPoint> points = ranked_points(ranked);
-  const std::vector<Contender> contenders = {{&space, points}};
+  const std::vector<Contender> contenders = {{&space, points, {}}};
   std::vector<Choice> choices;
   for (const Point& seed : seeds) choices.push_back({0, seed});
   return ranked_then_neighbours(contenders, choices, budget, evaluator);
@@ -72,6 +72,36 @@ TEST(RankedThenNeighbours, NeverEvaluatesAPointTwiceNorBeyondItsBudget) {
   for (const auto& [point, count] : evaluator.evaluations) EXPECT_EQ(count, 1);
   EXPECT_EQ(evaluator.evaluations.count({11, 0}), 0U) << "not a point of the space";
   EXPECT_EQ(result.evaluations.front().choice.point, (Point{4, 5})) << "seeds come first";
+}
+
+// A model that knows which way is down spends no evaluation on the way up.
+TEST(RankedThenNeighbours, TriesNeighboursInTheOrderOfTheirExpectedCost) {
+  const Space space = grid();
+  const auto model = [](const Point& point) { return 10.0 - point[0] + 0.1 * point[1]; };
+  const std::vector<RankedPoint> ranked = {{{2, 5}, model({2, 5})}};
+  FakeEvaluator evaluator;
+  Budget budget;
+  budget.evaluations = 3;
+  const std::vector<Contender> contenders = {{&space, ranked, model}};
+  const SearchResult result = ranked_then_neighbours(contenders, {}, budget, evaluator);
+  ASSERT_EQ(result.evaluations.size(), 3U);
+  EXPECT_EQ(result.evaluations[1].choice.point, (Point{9, 5}));
+  EXPECT_EQ(result.evaluations[2].choice.point, (Point{8, 5}));
+}
+
+TEST(RankedThenNeighbours, LeavesOutNeighboursThatAreExpectedToBeHopeless) {
+  const Space space = grid();
+  const auto model = [](const Point& point) { return point[0] == 4 ? 1.0 : 5.0; };
+  const std::vector<RankedPoint> ranked = {{{4, 4}, 1.0}};
+  FakeEvaluator evaluator;
+  Budget budget;
+  budget.evaluations = 50;
+  const std::vector<Contender> contenders = {{&space, ranked, model}};
+  const SearchResult result = ranked_then_neighbours(contenders, {}, budget, evaluator);
+  EXPECT_EQ(result.evaluations.size(), 10U) << "all of x = 4";
+  for (const Evaluation& evaluation : result.evaluations) {
+    EXPECT_EQ(evaluation.choice.point[0], 4);
+  }
 }
 
 TEST(RankedThenNeighbours, AnnouncesWhatItEvaluates) {

@@ -40,16 +40,27 @@ inline KernelConfig config_of(const MmaRegCorner& c) {
                   c.row_tile, c.token_tile, c.depth_warps, c.blocks, c.ahead));
 }
 
+struct GemvCorner {
+  int row_tile, token_tile, depth_warps, blocks, ahead, ctas, dequant;
+};
+
+inline KernelConfig config_of(const GemvCorner& c) {
+  return parse_kernel_config(
+      fmt::format("gemv row_tile={} token_tile={} depth_warps={} blocks={} ahead={} ctas={} "
+                  "dequant={}",
+                  c.row_tile, c.token_tile, c.depth_warps, c.blocks, c.ahead, c.ctas, c.dequant));
+}
+
 struct BulkPipeCorner {
-  int row_warps, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce;
+  int row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce;
 };
 
 inline KernelConfig config_of(const BulkPipeCorner& c) {
   return parse_kernel_config(
-      fmt::format("bulk_pipe row_warps={} depth_warps={} token_tile={} depth_tile={} stages={} "
-                  "math={} dequant={} reduce={}",
-                  c.row_warps, c.depth_warps, c.token_tile, c.depth_tile, c.stages, c.math,
-                  c.dequant, c.reduce));
+      fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} depth_tile={} "
+                  "stages={} math={} dequant={} reduce={}",
+                  c.row_warps, c.warp_rows, c.depth_warps, c.token_tile, c.depth_tile, c.stages,
+                  c.math, c.dequant, c.reduce));
 }
 
 }  // namespace samples
@@ -112,24 +123,51 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
        }) {
     configs.push_back(config_of(corner));
   }
-  // row_warps, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce
+  // row_tile, token_tile, depth_warps, blocks, ahead, ctas, dequant
+  for (const GemvCorner& corner : {
+           GemvCorner{16, 1, 4, 1, 1, 4, 1},
+           {16, 1, 16, 1, 8, 1, 2},
+           {64, 1, 8, 4, 2, 2, 2},
+           {64, 1, 8, 2, 4, 2, 1},
+           {32, 1, 16, 2, 1, 2, 2},
+           {16, 2, 8, 8, 2, 2, 1},
+           {32, 2, 8, 2, 4, 2, 2},
+           {64, 4, 4, 2, 2, 2, 1},
+           {32, 4, 8, 2, 1, 2, 2},
+           {16, 8, 8, 1, 4, 1, 1},
+           {32, 8, 4, 2, 2, 2, 2},
+           {64, 8, 8, 1, 1, 1, 2},
+       }) {
+    configs.push_back(config_of(corner));
+  }
+  // row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce
   for (const BulkPipeCorner& corner : {
-           BulkPipeCorner{1, 4, 8, 512, 3, 0, 1, 0},
-           {1, 16, 8, 1024, 2, 0, 1, 0},
-           {2, 8, 16, 1024, 2, 0, 1, 0},
-           {8, 1, 24, 128, 12, 0, 0, 0},
-           {4, 1, 32, 256, 3, 0, 1, 0},
-           {2, 4, 40, 256, 4, 0, 1, 1},
-           {4, 2, 64, 256, 3, 0, 0, 1},
-           {4, 1, 8, 128, 6, 1, 1, 0},
-           {4, 2, 16, 256, 4, 1, 1, 1},
-           {8, 1, 24, 128, 4, 1, 0, 0},
-           {4, 4, 32, 512, 2, 1, 1, 0},
-           {8, 2, 40, 256, 3, 1, 0, 1},
-           {4, 1, 48, 64, 12, 1, 1, 0},
-           {8, 1, 56, 128, 3, 1, 1, 0},
-           {4, 2, 64, 256, 3, 1, 1, 0},
-           {4, 4, 64, 256, 2, 1, 0, 0},
+           BulkPipeCorner{1, 16, 4, 8, 512, 3, 0, 1, 0},
+           {1, 16, 16, 8, 1024, 2, 0, 1, 0},
+           {2, 16, 8, 16, 1024, 2, 0, 1, 0},
+           {1, 32, 4, 16, 512, 3, 0, 1, 1},
+           {4, 32, 2, 16, 256, 3, 0, 1, 0},
+           {8, 32, 1, 32, 128, 3, 0, 0, 0},
+           {2, 64, 2, 16, 256, 3, 0, 1, 0},
+           {2, 64, 4, 8, 512, 2, 0, 3, 0},
+           {4, 32, 1, 16, 128, 4, 0, 3, 1},
+           {4, 64, 1, 8, 128, 4, 0, 1, 1},
+           {8, 16, 1, 24, 128, 12, 0, 0, 0},
+           {4, 16, 1, 32, 256, 3, 0, 1, 0},
+           {2, 16, 4, 40, 256, 4, 0, 1, 1},
+           {4, 16, 2, 64, 256, 3, 0, 0, 1},
+           {4, 16, 1, 8, 128, 6, 1, 1, 0},
+           {4, 16, 2, 16, 256, 4, 1, 1, 1},
+           {8, 16, 1, 24, 128, 4, 1, 0, 0},
+           {4, 16, 4, 32, 512, 2, 1, 1, 0},
+           {4, 16, 2, 32, 256, 3, 1, 0, 0},
+           {8, 16, 2, 40, 256, 3, 1, 0, 1},
+           {4, 16, 1, 48, 64, 12, 1, 1, 0},
+           {8, 16, 1, 56, 128, 3, 1, 1, 0},
+           {4, 16, 2, 64, 256, 3, 1, 1, 0},
+           {4, 16, 4, 64, 256, 2, 1, 0, 0},
+           {16, 16, 1, 32, 128, 4, 1, 1, 0},
+           {16, 16, 1, 64, 64, 4, 1, 0, 0},
        }) {
     if (sm == 90) configs.push_back(config_of(corner));
   }
@@ -146,9 +184,8 @@ inline bool fits(const KernelConfig& config, const Problem& problem, const Devic
   if (problem.k % footprint.depth_tile != 0) return false;
   if (per_row && config.at("dequant") != 1) return false;
   const bool by_denormals = config.at("dequant") >= 2;
-  if (by_denormals && (problem.dtype != Dtype::kF16 || !device.mma_denormals.value_or(false))) {
-    return false;
-  }
+  const bool takes_denormals = config.family == "gemv" || device.mma_denormals.value_or(false);
+  if (by_denormals && (problem.dtype != Dtype::kF16 || !takes_denormals)) return false;
   if (config.family == "bulk_pipe" && !per_row) {  // whole groups a warp
     const int depth_of_warp = footprint.depth_tile / config.at("depth_warps");
     if (depth_of_warp % problem.group_size != 0) return false;

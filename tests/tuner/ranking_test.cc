@@ -16,16 +16,21 @@ DeviceInfo a40() { return find_known_device("a40")->info; }
 const Workload kWorkload{{Op::kGemm, 4096, 1024, 128, Dtype::kF16}, 10};
 
 TEST(RankAll, RanksEveryFamilyThatServesAWorkload) {
-  const std::vector<Workload> workloads = {kWorkload, {kWorkload.problem, 50}};
+  const std::vector<Workload> workloads = {
+      {kWorkload.problem, 8}, kWorkload, {kWorkload.problem, 50}};
   const std::vector<Rankings> rankings = rank_all(workloads, a40(), kWorkspace, 2);
   ASSERT_EQ(rankings.size(), workloads.size());
-  for (const Rankings& of_workload : rankings) {
+  for (std::size_t i = 0; i < rankings.size(); ++i) {
+    const Rankings& of_workload = rankings[i];
     std::size_t at = 0;
     for (const Family* family : families()) {
       if (!family->why_not(kWorkload.problem, a40()).empty()) continue;
       ASSERT_LT(at, of_workload.size());
       EXPECT_EQ(of_workload[at].family, family);
-      EXPECT_FALSE(of_workload[at].points.empty());
+      // Without points, but with the reasons: gemv is for a few tokens.
+      const bool has_points = family->id() != "gemv" || workloads[i].m <= 8;
+      EXPECT_EQ(!of_workload[at].points.empty(), has_points);
+      EXPECT_FALSE(of_workload[at].rejected.empty());
       ++at;
     }
     EXPECT_EQ(at, of_workload.size());
@@ -56,16 +61,30 @@ TEST(Choices, AreInOrderOfThePrediction) {
   EXPECT_GT(last, 0.0);
 }
 
-TEST(Choices, StandForCandidatesOfTheirFamilyAndSpaceOnly) {
+TEST(Choices, StandForCandidatesOfTheirFamily) {
   const Rankings rankings = rank_all({kWorkload}, a40(), kWorkspace, 1).front();
   const Choice first = by_prediction(rankings).front();
   Candidate candidate = candidate_at(rankings, first);
-  EXPECT_EQ(choice_of(rankings, candidate), first);
-  Candidate outside = candidate;
-  outside.schedule.split_k = 777;
-  EXPECT_EQ(choice_of(rankings, outside), std::nullopt);
+  EXPECT_EQ(choices_near(rankings, candidate), std::vector<Choice>{first});
   candidate.config.family = "another";
-  EXPECT_EQ(choice_of(rankings, candidate), std::nullopt);
+  EXPECT_TRUE(choices_near(rankings, candidate).empty());
+}
+
+// What won at few tokens is tried at more, with the token tile that they need.
+TEST(Choices, NearACandidateOfOtherTokensHaveAnotherTokenTile) {
+  const Rankings few = rank_all({{kWorkload.problem, 8}}, a40(), kWorkspace, 1).front();
+  const Rankings more = rank_all({{kWorkload.problem, 16}}, a40(), kWorkspace, 1).front();
+  const Candidate candidate = candidate_at(few, by_prediction(few).front());
+  const std::vector<Choice> near = choices_near(more, candidate);
+  ASSERT_FALSE(near.empty());
+  for (const Choice& choice : near) {
+    EXPECT_TRUE(more[choice.space].space.contains(choice.point));
+    Candidate same_tile = candidate_at(more, choice);
+    EXPECT_EQ(same_tile.config.family, candidate.config.family);
+    EXPECT_NE(same_tile.config.at("token_tile"), candidate.config.at("token_tile"));
+  }
+  EXPECT_EQ(candidate_at(more, near.front()).config.at("row_tile"),
+            candidate.config.at("row_tile"));
 }
 
 }  // namespace

@@ -30,6 +30,18 @@ std::vector<float> poisoned_partials(const LaunchPlan& plan) {
                             std::numeric_limits<float>::quiet_NaN());
 }
 
+// As gpu/tensor_map.cc has it encoded.
+w4::TensorMap map_matrix(const w4::GemmArgs& args, const TokenBox& box) {
+  constexpr std::uint64_t kBlock = 64;  // columns
+  constexpr std::uint64_t kElementBytes = 2;
+  return w4::encode_tensor_map(
+      {args.x,
+       {kBlock, static_cast<std::uint64_t>(args.m), static_cast<std::uint64_t>(args.k) / kBlock},
+       {static_cast<std::uint64_t>(args.ldx) * kElementBytes, kBlock * kElementBytes},
+       {kBlock, static_cast<std::uint64_t>(box.tokens),
+        static_cast<std::uint64_t>(box.depth) / kBlock}});
+}
+
 bool wrote_into_gaps(const std::vector<std::uint16_t>& y, std::size_t n) {
   for (std::size_t i = 0; i < y.size(); ++i) {
     if (i % (n + kGap) >= n && y[i] != kPoison) return true;
@@ -87,13 +99,16 @@ TwinOutcome GemmOnTwin::run(int m, const TwinLaunch& launch) const {
   args.k = problem_.k;
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
+  args.dependent = launch.dependent ? 1 : 0;
+  w4::TensorMap map{};
+  if (kernel_.footprint().token_map) map = map_matrix(args, token_box(kernel_.footprint(), m));
   const w4::twin::Launch on_twin{.grid = static_cast<int>(plan.grid),
                                  .threads = static_cast<int>(plan.threads),
                                  .shared_bytes = plan.smem_bytes,
                                  .order = launch.order,
                                  .seed = launch.seed,
                                  .removal = launch.removal};
-  outcome.report = w4::twin::run(on_twin, [&] { kernel_.body(args); });
+  outcome.report = w4::twin::run(on_twin, [&] { kernel_.body(args, map); });
 
   outcome.worst_ratio = samples::worst_ratio(problem_, expected_, outcome.y, m, n + kGap);
   const bool counters_are_zero =

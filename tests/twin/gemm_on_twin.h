@@ -9,6 +9,7 @@
 #include "core/gemm_args.h"
 #include "core/launch_plan.h"
 #include "core/problem.h"
+#include "templates/device/ptx_sm90.cuh"
 #include "templates/family.h"
 #include "tests/runtime/reference.h"
 #include "tests/twin/host_twin.h"
@@ -23,7 +24,7 @@ struct TwinKernel {
   Op op;
   Dtype dtype;
   int group_size;  // 0: one scale per row
-  void (*body)(const w4::GemmArgs& args);
+  void (*body)(const w4::GemmArgs& args, const w4::TensorMap& tokens);
 
   [[nodiscard]] std::string name() const;
   [[nodiscard]] Footprint footprint() const;
@@ -36,6 +37,7 @@ struct TwinLaunch {
   w4::twin::Order order = w4::twin::Order::kForward;
   std::uint64_t seed = 0;
   std::optional<w4::twin::Removal> removal = std::nullopt;
+  bool dependent = false;
 };
 
 struct TwinOutcome {

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -15,6 +17,7 @@
 
 #include "core/check.h"
 #include "tests/twin/fiber.h"
+#include "tests/twin/mbarrier.h"
 #include "tests/twin/race_watch.h"
 
 namespace w4::twin {
@@ -26,14 +29,23 @@ constexpr std::array kBarrierNames = {"barrier 0",  "barrier 1",  "barrier 2",  
                                       "barrier 12", "barrier 13", "barrier 14", "barrier 15"};
 constexpr std::byte kPoison{0xff};  // NaN in FP16, BF16 and FP32
 constexpr std::size_t kCopyBytes = 16;
+constexpr std::size_t kMbarrierBytes = 8;
+constexpr int kWarpgroup = 4 * kLanes;
 
 // ---- the machine -------------------------------------------------------------------------------
 
 struct Stopped {};  // thrown to leave a kernel early
 
-struct Copy {
-  std::uint32_t to;
-  const void* from;  // nullptr: zeros
+// A product under way, with what its operands were.
+struct Launched {
+  Product product;
+  std::array<std::uint32_t, Product::kOperands> a;
+};
+
+// Of products under way: kept here, while NaN stands in the registers.
+struct Sums {
+  std::vector<float> values;
+  int users = 0;
 };
 
 struct Block;
@@ -44,21 +56,43 @@ struct Thread {
   Clock clock;
 
   Fiber fiber;
-  std::vector<Copy> copies;         // in flight, oldest first
+  std::vector<Piece> copies;        // in flight, oldest first
   std::vector<std::size_t> groups;  // sizes of the committed groups, oldest first
   std::size_t uncommitted = 0;
+
+  std::deque<Launched> products;  // under way, oldest first
+  std::deque<std::size_t> product_groups;
+  std::size_t uncommitted_products = 0;
+  std::map<float*, Sums> sums;
+  bool has_fenced = false;  // since it last waited for products
+
   std::array<int, kSyncKinds> calls{};
   const char* waits_at = nullptr;  // where it waits, if it does
 };
 
 struct Barrier {
   int threads = 0;
-  std::vector<Thread*> waiting;
+  std::size_t arrived = 0;
+  std::vector<Thread*> waiting;  // of those who arrived
+  ClockTimes released;           // by the others
 };
 
-struct Warp {
+struct WatchedMbarrier {
+  Mbarrier state;
+  bool is_fenced = false;
+  std::vector<Thread*> waiting{};
+};
+
+struct BulkCopy {
+  Thread* thread;
+  std::vector<Piece> pieces;
+  WatchedMbarrier* mbarrier;
+};
+
+// Where a warp or a warpgroup comes together.
+struct Meeting {
   const char* name = nullptr;
-  std::array<void*, kLanes> lanes{};
+  std::array<void*, kWarpgroup> lanes{};
   std::size_t arrived = 0;
 };
 
@@ -68,8 +102,12 @@ struct Block {
   std::unique_ptr<std::byte[]> shared;
   RaceWatch watch;
   std::vector<Thread> threads;
-  std::vector<Warp> warps;
+  std::size_t alive = 0;  // threads
+  std::size_t copies_in_flight = 0;
+  std::vector<Meeting> warps;
+  std::vector<Meeting> warpgroups;  // whole ones
   std::array<Barrier, kBarrierNames.size()> barriers;
+  std::map<std::size_t, WatchedMbarrier> mbarriers;  // by offset
 };
 
 class Machine {
@@ -95,14 +133,26 @@ class Machine {
   // Counts a call, and says whether it is the one to leave out.
   bool is_removed(Sync kind) {
     const int index = running_->calls[static_cast<std::size_t>(kind)]++;
-    return launch_.removal && launch_.removal->kind == kind && launch_.removal->index == index;
+    const std::optional<Removal>& removal = launch_.removal;
+    return removal && removal->kind == kind && removal->index == index &&
+           removal->warp.value_or(running_->index / kLanes) == running_->index / kLanes;
   }
+
+  // Copy engines' numbers in clocks follow those of the threads.
+  [[nodiscard]] std::uint32_t threads() const {
+    return static_cast<std::uint32_t>(launch_.grid * launch_.threads);
+  }
+  std::uint32_t new_engine() { return threads() + engines_++; }
+  void add(BulkCopy copy);
+  void wake_all(std::vector<Thread*>& waiting);
 
  private:
   void start(int index);
   void live(Thread& thread);
   void resume(Thread& thread);
   void suspend();
+  void blame(const Thread& thread, const std::string& what);
+  void land_next();
   void work_off();
   void finish();
   Thread* next();
@@ -113,6 +163,8 @@ class Machine {
   Report report_;
   std::vector<std::unique_ptr<Block>> blocks_;  // in flight
   std::deque<Thread*> ready_;
+  std::deque<BulkCopy> in_flight_;
+  std::uint32_t engines_ = 0;
   Thread* running_ = nullptr;
   RaceWatch global_watch_;
   std::map<const void*, ClockTimes> released_;  // by counter
@@ -128,11 +180,25 @@ Machine& machine() {
 
 Thread& self() { return machine().thread(); }
 
-void Machine::fail(const std::string& what) {
-  if (report_.fault.empty()) {
-    report_.fault =
-        fmt::format("thread {} of block {}: {}", running_->index, running_->block->index, what);
+// A piece of a copy lands, by `writer`.
+void put(Block& block, const Piece& piece, const Clock& writer) {
+  const std::size_t offset = piece.to - kSharedBase;
+  std::byte* const to = block.shared.get() + offset;
+  if (piece.from == nullptr) {
+    std::fill_n(to, kCopyBytes, std::byte{0});
+  } else {
+    std::memcpy(to, piece.from, kCopyBytes);
   }
+  block.watch.land(writer, offset, kCopyBytes);
+}
+
+void Machine::blame(const Thread& thread, const std::string& what) {
+  if (!report_.fault.empty()) return;
+  report_.fault = fmt::format("thread {} of block {}: {}", thread.index, thread.block->index, what);
+}
+
+void Machine::fail(const std::string& what) {
+  blame(*running_, what);
   throw Stopped{};
 }
 
@@ -143,7 +209,9 @@ void Machine::start(int index) {
   block->shared = std::make_unique<std::byte[]>(launch_.shared_bytes);
   std::fill_n(block->shared.get(), launch_.shared_bytes, kPoison);
   block->threads = std::vector<Thread>(static_cast<std::size_t>(launch_.threads));
+  block->alive = block->threads.size();
   block->warps.resize(block->threads.size() / kLanes);
+  block->warpgroups.resize(block->threads.size() / kWarpgroup);
   const auto no_times = std::make_shared<const ClockTimes>(static_cast<std::size_t>(launch_.grid) *
                                                            block->threads.size());
   for (std::size_t i = 0; i < block->threads.size(); ++i) {
@@ -163,7 +231,11 @@ void Machine::live(Thread& thread) {
   if (stopping_) return;
   try {
     kernel_();
-    if (!thread.copies.empty()) fail("ends with copies in flight");
+    const bool is_last = --thread.block->alive == 0;
+    if (!thread.copies.empty() || (is_last && thread.block->copies_in_flight > 0)) {
+      fail("ends with copies in flight");
+    }
+    if (!thread.products.empty()) fail("ends with products under way");
   } catch (const Stopped&) {
     stopping_ = true;
   }
@@ -196,6 +268,16 @@ void Machine::give_way() {
   suspend();
 }
 
+void Machine::wake_all(std::vector<Thread*>& waiting) {
+  for (Thread* thread : waiting) wake(*thread);
+  waiting.clear();
+}
+
+void Machine::add(BulkCopy copy) {
+  ++copy.thread->block->copies_in_flight;
+  in_flight_.push_back(std::move(copy));
+}
+
 Thread* Machine::next() {
   if (launch_.order == Order::kInterleaved) {
     std::swap(ready_[lot_() % ready_.size()], ready_.back());
@@ -210,9 +292,36 @@ Thread* Machine::next() {
   return chosen;
 }
 
-// Runs what is ready until nothing is.
+// Of the copies in flight, in the order of the launch.
+void Machine::land_next() {
+  std::size_t chosen = 0;
+  if (launch_.order == Order::kReversed) chosen = in_flight_.size() - 1;
+  if (launch_.order == Order::kInterleaved) chosen = lot_() % in_flight_.size();
+  const BulkCopy copy = std::move(in_flight_[chosen]);
+  in_flight_.erase(in_flight_.begin() + static_cast<std::ptrdiff_t>(chosen));
+
+  Block& block = *copy.thread->block;
+  --block.copies_in_flight;
+  Mbarrier& state = copy.mbarrier->state;
+  for (const Piece& piece : copy.pieces) put(block, piece, state.writer());
+  const std::uint32_t phase = state.phase();
+  if (const char* wrong = state.land(static_cast<std::int64_t>(copy.pieces.size() * kCopyBytes))) {
+    blame(*copy.thread, wrong);
+    stopping_ = true;
+  }
+  if (state.phase() != phase) wake_all(copy.mbarrier->waiting);
+}
+
+// Runs what is ready until nothing is, and lets copies land.
 void Machine::work_off() {
-  while (!ready_.empty() && !stopping_) resume(*next());
+  while (!stopping_ && ready_.size() + in_flight_.size() > 0) {
+    const bool may_land = ready_.empty() || (is_interleaved() && !in_flight_.empty());
+    if (may_land && lot_() % (ready_.size() + in_flight_.size()) >= ready_.size()) {
+      land_next();
+    } else {
+      resume(*next());
+    }
+  }
   if (stopping_) return;
   std::map<std::string, int> stuck;
   int ended = 0;
@@ -237,6 +346,7 @@ void Machine::work_off() {
 // Ends the blocks in flight; threads that wait leave their kernel first.
 void Machine::finish() {
   ready_.clear();
+  in_flight_.clear();
   for (const auto& block : blocks_) {
     for (Thread& thread : block->threads) {
       if (!thread.fiber.has_ended()) resume(thread);
@@ -284,19 +394,138 @@ std::size_t shared_offset(const Block& block, std::uint32_t address, std::size_t
 void refuse(const char* space, const std::optional<Conflict>& conflict) {
   if (!conflict) return;
   const auto threads = static_cast<std::uint32_t>(self().block->threads.size());
-  fail(fmt::format("{} of thread {} of block {}, {} byte {}", conflict->what,
-                   conflict->other % threads, conflict->other / threads, space, conflict->address));
+  const std::string other = conflict->other < machine().threads()
+                                ? fmt::format("thread {} of block {}", conflict->other % threads,
+                                              conflict->other / threads)
+                                : "the copy engine";
+  fail(fmt::format("{} of {}, {} byte {}", conflict->what, other, space, conflict->address));
 }
 
-void land(Thread& thread, const Copy& copy) {
-  const std::size_t offset = copy.to - kSharedBase;
-  std::byte* const to = thread.block->shared.get() + offset;
-  if (copy.from == nullptr) {
-    std::fill_n(to, kCopyBytes, std::byte{0});
-  } else {
-    std::memcpy(to, copy.from, kCopyBytes);
+// Where data may go: not over an mbarrier.
+std::size_t offset_to_write(const Block& block, std::uint32_t address, std::size_t bytes) {
+  const std::size_t offset = shared_offset(block, address, bytes);
+  const auto behind = block.mbarriers.lower_bound(offset + bytes);
+  if (behind != block.mbarriers.begin() && std::prev(behind)->first + kMbarrierBytes > offset) {
+    fail("writes over an mbarrier");
   }
-  thread.block->watch.land(thread.clock, offset, kCopyBytes);
+  return offset;
+}
+
+WatchedMbarrier& mbarrier_at(std::uint32_t address) {
+  Thread& thread = self();
+  const auto found =
+      thread.block->mbarriers.find(shared_offset(*thread.block, address, kMbarrierBytes));
+  if (found == thread.block->mbarriers.end()) fail("no mbarrier was initialised there");
+  if (!found->second.state.is_known_to(thread.clock)) {
+    fail("uses an mbarrier without waiting for its initialisation");
+  }
+  return found->second;
+}
+
+void arrive(WatchedMbarrier& mbarrier) {
+  const std::uint32_t phase = mbarrier.state.phase();
+  if (const char* wrong = mbarrier.state.arrive(self().clock)) fail(wrong);
+  if (mbarrier.state.phase() != phase) machine().wake_all(mbarrier.waiting);
+}
+
+Barrier& count_at_barrier(int id, int threads) {
+  if (id < 0 || id >= static_cast<int>(kBarrierNames.size())) fail("there are barriers 0 to 15");
+  if (threads <= 0 || threads % kLanes != 0) fail("a barrier is for whole warps");
+  Barrier& barrier = self().block->barriers[static_cast<std::size_t>(id)];
+  if (barrier.arrived == 0) barrier.threads = threads;
+  if (barrier.threads != threads) fail("two numbers of threads for one barrier");
+  ++barrier.arrived;
+  return barrier;
+}
+
+// Whether all have come: then they go on.
+bool has_ended(Barrier& barrier) {
+  if (barrier.arrived < static_cast<std::size_t>(barrier.threads)) return false;
+  std::vector<Clock*> clocks;
+  for (Thread* waiting : barrier.waiting) clocks.push_back(&waiting->clock);
+  if (!clocks.empty()) synchronize(clocks, barrier.released);
+  machine().wake_all(barrier.waiting);
+  barrier = {};
+  return true;
+}
+
+// The threads of this one's group come together; the last computes.
+template <std::size_t kThreads>
+void meet_in(std::vector<Meeting>& groups, const char* name, void* mine,
+             const std::function<void(std::span<void* const, kThreads>)>& compute) {
+  Thread& thread = self();
+  const auto index = static_cast<std::size_t>(thread.index);
+  if (index / kThreads >= groups.size()) fail(fmt::format("at {}, not in a whole group", name));
+  Meeting& meeting = groups[index / kThreads];
+  if (meeting.arrived == 0) meeting.name = name;
+  if (meeting.name != name && std::string_view(meeting.name) != name) {
+    fail(fmt::format("at {}, others of its warp at {}", name, meeting.name));
+  }
+  meeting.lanes[index % kThreads] = mine;
+  if (++meeting.arrived < kThreads) {
+    machine().wait_at(name);
+    return;
+  }
+  compute(std::span<void* const, kThreads>(meeting.lanes.data(), kThreads));
+  meeting.arrived = 0;
+  const std::size_t first = index / kThreads * kThreads;
+  for (std::size_t i = 0; i < kThreads; ++i) machine().wake(thread.block->threads[first + i]);
+}
+
+// ---- products of warpgroups --------------------------------------------------------------------
+
+const float kUntouchable = std::bit_cast<float>(~std::uint32_t{0});
+
+void expect_untouched(const float* d, std::size_t values) {
+  for (std::size_t i = 0; i < values; ++i) {
+    if (std::bit_cast<std::uint32_t>(d[i]) != std::bit_cast<std::uint32_t>(kUntouchable)) {
+      fail("writes sums of a product under way");
+    }
+  }
+}
+
+// The registers of d belong to products from here on.
+Sums& take_sums(Thread& thread, float* d, std::size_t values) {
+  for (auto& [other, sums] : thread.sums) {
+    if (other == d && sums.values.size() == values) {
+      expect_untouched(d, values);
+      return sums;
+    }
+    const std::less<> less;
+    if (less(other, d + values) && less(d, other + sums.values.size())) {
+      fail("two products under way with overlapping sums");
+    }
+  }
+  Sums& sums = thread.sums[d];
+  sums.values.assign(d, d + values);
+  std::fill_n(d, values, kUntouchable);
+  return sums;
+}
+
+// Carries out the oldest product of each lane of a warp.
+void carry_out(const std::array<Thread*, kLanes>& lanes) {
+  std::array<ProductLane, kLanes> operands{};
+  const Product product = lanes[0]->products.front().product;
+  for (std::size_t i = 0; i < lanes.size(); ++i) {
+    const Launched& launched = lanes[i]->products.front();
+    const Product& mine = launched.product;
+    if (!std::equal(launched.a.begin(), launched.a.end(), mine.a)) {
+      fail("overwrites operands of a product under way");
+    }
+    expect_untouched(mine.d, mine.values);
+    std::vector<float>& sums = lanes[i]->sums.at(mine.d).values;
+    if (!mine.adds) std::fill(sums.begin(), sums.end(), 0.0F);
+    operands[i] = {mine.a, sums.data()};
+  }
+  product.compute(operands, product.tokens, product.values);
+  for (Thread* lane : lanes) {
+    float* const d = lane->products.front().product.d;
+    lane->products.pop_front();
+    Sums& sums = lane->sums.at(d);
+    if (--sums.users > 0) continue;
+    std::copy(sums.values.begin(), sums.values.end(), d);
+    lane->sums.erase(d);
+  }
 }
 
 }  // namespace
@@ -329,7 +558,7 @@ void load_shared(std::uint32_t address, void* to, std::size_t bytes) {
 
 void store_shared(std::uint32_t address, const void* from, std::size_t bytes) {
   Block& block = *self().block;
-  const std::size_t offset = shared_offset(block, address, bytes);
+  const std::size_t offset = offset_to_write(block, address, bytes);
   refuse("shared", block.watch.write(self().clock, offset, bytes));
   std::memcpy(block.shared.get() + offset, from, bytes);
 }
@@ -365,7 +594,7 @@ std::uint32_t atomic_increment(std::uint32_t* address) {
 
 void copy_async(std::uint32_t shared, const void* from) {
   Thread& thread = self();
-  const std::size_t offset = shared_offset(*thread.block, shared, kCopyBytes);
+  const std::size_t offset = offset_to_write(*thread.block, shared, kCopyBytes);
   expect_aligned("global", reinterpret_cast<std::uintptr_t>(from), kCopyBytes);
   refuse("shared", thread.block->watch.launch_copy(thread.clock, offset, kCopyBytes));
   thread.copies.push_back({shared, from});
@@ -379,7 +608,8 @@ void wait_copies(int pending) {
   Thread& thread = self();
   while (thread.groups.size() > static_cast<std::size_t>(pending)) {
     const auto end = thread.copies.begin() + static_cast<std::ptrdiff_t>(thread.groups.front());
-    std::for_each(thread.copies.begin(), end, [&](const Copy& copy) { land(thread, copy); });
+    std::for_each(thread.copies.begin(), end,
+                  [&](const Piece& piece) { put(*thread.block, piece, thread.clock); });
     thread.copies.erase(thread.copies.begin(), end);
     thread.groups.erase(thread.groups.begin());
   }
@@ -387,22 +617,16 @@ void wait_copies(int pending) {
 
 void barrier(int id, int threads) {
   if (machine().is_removed(Sync::kBarrier)) return;
-  Thread& thread = self();
-  if (id < 0 || id >= static_cast<int>(kBarrierNames.size())) fail("there are barriers 0 to 15");
-  if (threads <= 0 || threads % kLanes != 0) fail("a barrier is for whole warps");
-  Barrier& barrier = thread.block->barriers[static_cast<std::size_t>(id)];
-  if (barrier.waiting.empty()) barrier.threads = threads;
-  if (barrier.threads != threads) fail("two numbers of threads for one barrier");
-  barrier.waiting.push_back(&thread);
-  if (barrier.waiting.size() < static_cast<std::size_t>(threads)) {
-    machine().wait_at(kBarrierNames[static_cast<std::size_t>(id)]);
-    return;
-  }
-  std::vector<Clock*> clocks;
-  for (Thread* waiting : barrier.waiting) clocks.push_back(&waiting->clock);
-  synchronize(clocks);
-  for (Thread* waiting : barrier.waiting) machine().wake(*waiting);
-  barrier.waiting.clear();
+  Barrier& barrier = count_at_barrier(id, threads);
+  barrier.waiting.push_back(&self());
+  if (!has_ended(barrier)) machine().wait_at(kBarrierNames[static_cast<std::size_t>(id)]);
+}
+
+void barrier_arrive(int id, int threads) {
+  if (machine().is_removed(Sync::kBarrier)) return;
+  Barrier& barrier = count_at_barrier(id, threads);
+  self().clock.release(barrier.released);
+  has_ended(barrier);
 }
 
 void barrier_of_block() { barrier(0, static_cast<int>(self().block->threads.size())); }
@@ -415,22 +639,105 @@ void warp_sync() {
 }
 
 void meet(const char* name, void* mine, const std::function<void(Lanes)>& compute) {
+  meet_in<kLanes>(self().block->warps, name, mine, compute);
+}
+
+void init_mbarrier(std::uint32_t address, std::uint32_t count) {
   Thread& thread = self();
-  const auto first = static_cast<std::size_t>(thread.index / kLanes * kLanes);
-  const auto lane = static_cast<std::size_t>(thread.index) - first;
-  Warp& warp = thread.block->warps[first / kLanes];
-  if (warp.arrived == 0) warp.name = name;
-  if (warp.name != name && std::string_view(warp.name) != name) {
-    fail(fmt::format("at {}, others of its warp at {}", name, warp.name));
+  Block& block = *thread.block;
+  const std::size_t offset = offset_to_write(block, address, kMbarrierBytes);
+  if (count == 0) fail("an mbarrier of no arrivals");
+  refuse("shared", block.watch.write(thread.clock, offset, kMbarrierBytes));
+  block.mbarriers.emplace(offset,
+                          WatchedMbarrier{Mbarrier(thread.clock, count, machine().new_engine())});
+}
+
+void fence_mbarriers() {
+  for (auto& [offset, mbarrier] : self().block->mbarriers) {
+    if (mbarrier.state.maker() == self().clock.thread) mbarrier.is_fenced = true;
   }
-  warp.lanes[lane] = mine;
-  if (++warp.arrived < kLanes) {
-    machine().wait_at(name);
-    return;
+}
+
+void expect_bytes(std::uint32_t mbarrier, std::uint32_t bytes) {
+  if (const char* wrong = mbarrier_at(mbarrier).state.expect(bytes)) fail(wrong);
+}
+
+void arrive_at_mbarrier(std::uint32_t mbarrier) { arrive(mbarrier_at(mbarrier)); }
+
+void wait_for_mbarrier(std::uint32_t mbarrier, std::uint32_t parity) {
+  if (machine().is_removed(Sync::kMbarrierWait)) return;
+  if (machine().is_interleaved()) machine().give_way();
+  WatchedMbarrier& watched = mbarrier_at(mbarrier);
+  if (parity > 1) fail("a parity is 0 or 1");
+  while (!watched.state.has_ended(parity)) {
+    watched.waiting.push_back(&self());
+    machine().wait_at("an mbarrier");
   }
-  compute(Lanes(warp.lanes));
-  warp.arrived = 0;
-  for (std::size_t i = 0; i < kLanes; ++i) machine().wake(thread.block->threads[first + i]);
+  watched.state.acquire(self().clock);
+}
+
+void launch_bulk_copy(std::vector<Piece> pieces, std::uint32_t mbarrier) {
+  Thread& thread = self();
+  WatchedMbarrier& watched = mbarrier_at(mbarrier);
+  if (!watched.is_fenced) fail("a copy counts on an mbarrier without a fence behind its start");
+  for (const Piece& piece : pieces) {
+    const std::size_t offset = offset_to_write(*thread.block, piece.to, kCopyBytes);
+    const auto from = reinterpret_cast<std::uintptr_t>(piece.from);
+    expect_aligned("global", from, kCopyBytes);
+    if (piece.from != nullptr && machine().global_watch().was_written(from, kCopyBytes)) {
+      fail("a copy of what this launch wrote");
+    }
+    refuse("shared", thread.block->watch.launch_copy(thread.clock, offset, kCopyBytes));
+  }
+  machine().add({&thread, std::move(pieces), &watched});
+}
+
+void launch_product(const Product& product) {
+  Thread& thread = self();
+  if (!thread.has_fenced) fail("a product without a fence since the last wait for products");
+  Product mine = product;
+  using All = std::span<void* const, kWarpgroup>;
+  meet_in<kWarpgroup>(thread.block->warpgroups, "wgmma", &mine, [](All all) {
+    const auto& first = *static_cast<const Product*>(all[0]);
+    for (const void* one : all) {
+      const auto& other = *static_cast<const Product*>(one);
+      if (other.compute != first.compute || other.values != first.values ||
+          other.tokens != first.tokens || other.adds != first.adds) {
+        fail("the warps of a warpgroup differ in their product");
+      }
+    }
+  });
+  Launched launched{product, {}};
+  std::copy_n(product.a, launched.a.size(), launched.a.begin());
+  ++take_sums(thread, product.d, product.values).users;
+  thread.products.push_back(launched);
+  ++thread.uncommitted_products;
+}
+
+void fence_products() {
+  if (!machine().is_removed(Sync::kProductFence)) self().has_fenced = true;
+}
+
+void commit_products() {
+  self().product_groups.push_back(std::exchange(self().uncommitted_products, 0));
+}
+
+void wait_products(int pending) {
+  if (machine().is_removed(Sync::kProductWait)) return;
+  const auto left = static_cast<std::size_t>(pending);
+  collective("wgmma_wait", self(), [left](const std::array<Thread*, kLanes>& lanes) {
+    std::vector<Clock*> clocks;
+    for (Thread* lane : lanes) {
+      if (lane->product_groups != lanes[0]->product_groups) fail("lanes apart in their products");
+      clocks.push_back(&lane->clock);
+    }
+    while (lanes[0]->product_groups.size() > left) {
+      for (std::size_t i = lanes[0]->product_groups.front(); i > 0; --i) carry_out(lanes);
+      for (Thread* lane : lanes) lane->product_groups.pop_front();
+    }
+    for (Thread* lane : lanes) lane->has_fenced = false;
+    synchronize(clocks);
+  });
 }
 
 }  // namespace w4::twin

@@ -42,17 +42,18 @@ struct Config {
 template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const MmaPipe family;
-  return {
-      &family,
-      parse_kernel_config(
-          fmt::format("mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
-                      "token_warps={} depth_warps={} dequant={} reduce=0 evict_first=0",
-                      kShape.row_tile, kShape.token_tile, kShape.depth_tile, kShape.stages,
-                      kShape.row_warps, kShape.token_warps, kShape.depth_warps, kShape.dequant)),
-      kOp,
-      std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
-      kGroup,
-      [](const w4::GemmArgs& args) { w4::mma_pipe<Config<Element, kShape, kGroup, kOp>>(args); }};
+  return {&family,
+          parse_kernel_config(fmt::format(
+              "mma_pipe row_tile={} token_tile={} depth_tile={} stages={} row_warps={} "
+              "token_warps={} depth_warps={} dequant={} reduce=0 evict_first=0",
+              kShape.row_tile, kShape.token_tile, kShape.depth_tile, kShape.stages,
+              kShape.row_warps, kShape.token_warps, kShape.depth_warps, kShape.dequant)),
+          kOp,
+          std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
+          kGroup,
+          [](const w4::GemmArgs& args, const w4::TensorMap& /*tokens*/) {
+            w4::mma_pipe<Config<Element, kShape, kGroup, kOp>>(args);
+          }};
 }
 
 // row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant

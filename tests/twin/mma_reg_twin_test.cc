@@ -37,16 +37,17 @@ struct Config {
 template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const MmaReg family;
-  return {
-      &family,
-      parse_kernel_config(fmt::format("mma_reg row_tile={} token_tile={} depth_warps={} "
-                                      "blocks={} ahead={} dequant=1",
-                                      kShape.row_tile, kShape.token_tile, kShape.depth_warps,
-                                      kShape.blocks, kShape.ahead)),
-      kOp,
-      std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
-      kGroup,
-      [](const w4::GemmArgs& args) { w4::mma_reg<Config<Element, kShape, kGroup, kOp>>(args); }};
+  return {&family,
+          parse_kernel_config(fmt::format("mma_reg row_tile={} token_tile={} depth_warps={} "
+                                          "blocks={} ahead={} dequant=1",
+                                          kShape.row_tile, kShape.token_tile, kShape.depth_warps,
+                                          kShape.blocks, kShape.ahead)),
+          kOp,
+          std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
+          kGroup,
+          [](const w4::GemmArgs& args, const w4::TensorMap& /*tokens*/) {
+            w4::mma_reg<Config<Element, kShape, kGroup, kOp>>(args);
+          }};
 }
 
 // row_tile, token_tile, depth_warps, blocks, ahead

@@ -1,26 +1,42 @@
 #include "tests/twin/race_watch.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace w4::twin {
 namespace {
 
 void merge(ClockTimes& into, const ClockTimes& from) {
-  if (into.empty()) into.resize(from.size());
+  if (into.size() < from.size()) into.resize(from.size());
   for (std::size_t i = 0; i < from.size(); ++i) into[i] = std::max(into[i], from[i]);
 }
 
 }  // namespace
 
 void Clock::acquire_and_release(ClockTimes& place) {
+  release(place);
+  seen = std::make_shared<const ClockTimes>(place);
+}
+
+void Clock::acquire(const ClockTimes& place) {
+  auto times = std::make_shared<ClockTimes>(*seen);
+  merge(*times, place);
+  seen = std::move(times);
+}
+
+void Clock::release(ClockTimes& place) {
   merge(place, *seen);
   place[thread] = now;
-  seen = std::make_shared<const ClockTimes>(place);
   ++now;
 }
 
-void synchronize(const std::vector<Clock*>& clocks) {
+bool Clock::has_seen(std::uint32_t other, std::uint32_t time) const {
+  return other == thread || (other < seen->size() && (*seen)[other] >= time);
+}
+
+void synchronize(const std::vector<Clock*>& clocks, const ClockTimes& released) {
   auto seen = std::make_shared<ClockTimes>(*clocks.front()->seen);
+  merge(*seen, released);
   const ClockTimes* merged = clocks.front()->seen.get();
   for (const Clock* clock : clocks) {
     if (clock->seen.get() != merged) merge(*seen, *clock->seen);
@@ -34,8 +50,7 @@ void synchronize(const std::vector<Clock*>& clocks) {
 }
 
 bool RaceWatch::conflicts(const Clock& clock, const Access& earlier) {
-  return earlier.time != 0 && earlier.thread != clock.thread &&
-         (*clock.seen)[earlier.thread] < earlier.time;
+  return earlier.time != 0 && !clock.has_seen(earlier.thread, earlier.time);
 }
 
 RaceWatch::Page& RaceWatch::page(std::uint64_t number) {
@@ -109,10 +124,10 @@ std::optional<Conflict> RaceWatch::launch_copy(const Clock& clock, std::uint64_t
   });
 }
 
-void RaceWatch::land(const Clock& clock, std::uint64_t address, std::size_t bytes) {
+void RaceWatch::land(const Clock& writer, std::uint64_t address, std::size_t bytes) {
   visit(address, bytes, [&](std::uint64_t, Cell& cell) -> std::optional<Conflict> {
     cell.copy = {};
-    cell.write = {clock.thread, clock.now};
+    cell.write = {writer.thread, writer.now};
     return std::nullopt;
   });
 }

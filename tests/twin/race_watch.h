@@ -2,7 +2,8 @@
 //
 // A Clock counts a thread's own time in steps of its synchronisations, and knows for every thread
 // of the launch the time up to which it has seen that thread's work. An access conflicts with an
-// earlier one of another thread, one of the two a write, unless the clock has seen its time.
+// earlier one of another thread, one of the two a write, unless the clock has seen its time. What a
+// copy engine brings for one mbarrier counts as a thread's work, too.
 #pragma once
 
 #include <array>
@@ -15,7 +16,7 @@
 
 namespace w4::twin {
 
-using ClockTimes = std::vector<std::uint32_t>;  // by thread of the launch
+using ClockTimes = std::vector<std::uint32_t>;  // by thread; 0 for those behind the end
 
 struct Clock {
   std::uint32_t thread = 0;
@@ -25,10 +26,15 @@ struct Clock {
   // What others released at one place is seen from here on, and what this thread has seen and done
   // goes there.
   void acquire_and_release(ClockTimes& place);
+  void acquire(const ClockTimes& place);
+  void release(ClockTimes& place);
+
+  // Whether what `other` did at `time` has been seen.
+  [[nodiscard]] bool has_seen(std::uint32_t other, std::uint32_t time) const;
 };
 
-// A barrier: everyone has seen what any of them has seen or done.
-void synchronize(const std::vector<Clock*>& clocks);
+// A barrier: everyone has seen what any of them has seen or done, and what was released there.
+void synchronize(const std::vector<Clock*>& clocks, const ClockTimes& released = {});
 
 struct Conflict {
   const char* what;     // the two accesses, up to "of"
@@ -44,7 +50,8 @@ class RaceWatch {
 
   // From launch to landing nobody may touch the destination of a copy.
   std::optional<Conflict> launch_copy(const Clock& clock, std::uint64_t address, std::size_t bytes);
-  void land(const Clock& clock, std::uint64_t address, std::size_t bytes);
+  // `writer` has written, at its time.
+  void land(const Clock& writer, std::uint64_t address, std::size_t bytes);
 
   [[nodiscard]] bool was_written(std::uint64_t address, std::size_t bytes);
 

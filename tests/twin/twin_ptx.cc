@@ -29,19 +29,20 @@ u32 fma_packed(u32 a, u32 b, u32 c) {
   return result;
 }
 
-// d = a * b + c of one warp: lane 4g + t holds
-//   a  rows g, g+8 (a[0], a[1]) at depth 2t, 2t+1; the same at depth 2t+8, 2t+9 (a[2], a[3])
-//   b  column g at depth 2t, 2t+1 (b[0]) and 2t+8, 2t+9 (b[1])
-//   c  row g, columns 2t, 2t+1 (c[0], c[1]); row g+8 (c[2], c[3])
-struct MmaLane {
-  const u32* a;
-  const u32* b;
-  const float* c;
-  float d[4];
-};
+template <class Element>
+void mma_m16n8k16(const char* name, float* d, const u32* a, const u32* b, const float* c) {
+  MmaLane mine{a, b, c, {}};
+  twin::collective(name, mine, multiply_fragments<Element>);
+  for (std::size_t i = 0; i < 4; ++i) d[i] = mine.d[i];
+}
+
+constexpr u32 kOnes = 0x3c003c00;        // FP16
+constexpr u32 kMinusZeros = 0x80008000;  // keep the sign of a zero product
+
+}  // namespace
 
 template <class Element>
-void multiply(const std::array<MmaLane*, twin::kLanes>& lanes) {
+void multiply_fragments(const std::array<MmaLane*, twin::kLanes>& lanes) {
   const auto half = [](u32 pair, std::size_t i) -> double {
     return Element::to_f32(static_cast<u16>(pair >> (16 * i)));
   };
@@ -67,17 +68,8 @@ void multiply(const std::array<MmaLane*, twin::kLanes>& lanes) {
   }
 }
 
-template <class Element>
-void mma_m16n8k16(const char* name, float* d, const u32* a, const u32* b, const float* c) {
-  MmaLane mine{a, b, c, {}};
-  twin::collective(name, mine, multiply<Element>);
-  for (std::size_t i = 0; i < 4; ++i) d[i] = mine.d[i];
-}
-
-constexpr u32 kOnes = 0x3c003c00;        // FP16
-constexpr u32 kMinusZeros = 0x80008000;  // keep the sign of a zero product
-
-}  // namespace
+template void multiply_fragments<F16>(const std::array<MmaLane*, twin::kLanes>& lanes);
+template void multiply_fragments<BF16>(const std::array<MmaLane*, twin::kLanes>& lanes);
 
 void ldmatrix(std::size_t matrices, u32 address, u32* r) {
   struct Lane {

@@ -6,6 +6,7 @@
 // result here is closer to the truth than theirs. Denormals count.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -42,6 +43,13 @@ inline void store_shared_16(u32 address, const U32x4& value) {
 inline void store_shared_f32x4(u32 address, const float* v) { twin::store_shared(address, v, 16); }
 inline void store_shared_u16(u32 address, u16 value) { twin::store_shared(address, &value, 2); }
 inline void store_shared_u32(u32 address, u32 value) { twin::store_shared(address, &value, 4); }
+
+inline float load_shared_f32(u32 address) { return load_shared_value<float>(address); }
+inline void store_shared_f32(u32 address, float value) { twin::store_shared(address, &value, 4); }
+inline void store_shared_f32x2(u32 address, float first, float second) {
+  const float pair[2] = {first, second};
+  twin::store_shared(address, pair, 8);
+}
 
 // r[i] of matrix i; only the addresses of the first 8 * matrices lanes count.
 void ldmatrix(std::size_t matrices, u32 address, u32* r);
@@ -108,6 +116,11 @@ inline void store_global_l2(float* address, const float* v) { twin::store_global
 inline void store_global_16(void* address, const U32x4& value) {
   twin::store_global(address, &value, 16);
 }
+inline void store_global_8(void* address, u32 first, u32 second) {
+  const u32 both[2] = {first, second};
+  twin::store_global(address, both, 8);
+}
+inline void store_global_4(void* address, u32 value) { twin::store_global(address, &value, 4); }
 inline void store_global_u16(void* address, u16 value) { twin::store_global(address, &value, 2); }
 
 // ---- synchronisation --------------------------------------------------------------------------
@@ -152,6 +165,17 @@ inline u32 shuffle_xor(u32 value, int mask) {
 inline float shuffle_xor(float value, int mask) {
   return std::bit_cast<float>(shuffle_xor(std::bit_cast<u32>(value), mask));
 }
+inline u32 transpose_8x8(u32 value) {
+  // Lane 4i + j receives rows 2j and 2j + 1 of column i.
+  u32 result = 0;
+  for (int half = 0; half < 2; ++half) {
+    const u32 from = shuffle("transpose_8x8", value,
+                             [half](int lane) { return (lane % 4 * 2 + half) * 4 + lane / 4 / 2; });
+    const int column = thread_index() % twin::kLanes / 4;
+    result |= (from >> (column % 2 * 16) & 0xffffU) << (half * 16);
+  }
+  return result;
+}
 inline u32 shuffle_down(u32 value, int delta) {
   return shuffle("shuffle_down", value, [delta](int lane) { return lane + delta; });
 }
@@ -192,11 +216,25 @@ inline u32 permute_bytes(u32 a, u32 b, u32 selector) {
   return result;
 }
 
+inline float float_of_bits(u32 bits) { return std::bit_cast<float>(bits); }
 inline float fma_f32(float a, float b, float c) { return std::fma(a, b, c); }
 inline float exp2_f32(float x) { return std::exp2(x); }
 inline float reciprocal_f32(float x) {
   return x == 0.0F ? std::copysign(INFINITY, x) : 1.0F / x;  // UBSan minds 1 / 0
 }
+
+// d = a * b + c of one warp: lane 4g + t holds
+//   a  rows g, g+8 (a[0], a[1]) at depth 2t, 2t+1; the same at depth 2t+8, 2t+9 (a[2], a[3])
+//   b  column g at depth 2t, 2t+1 (b[0]) and 2t+8, 2t+9 (b[1])
+//   c  row g, columns 2t, 2t+1 (c[0], c[1]); row g+8 (c[2], c[3])
+struct MmaLane {
+  const u32* a;
+  const u32* b;
+  const float* c;
+  float d[4];
+};
+template <class Element>
+void multiply_fragments(const std::array<MmaLane*, twin::kLanes>& lanes);
 
 struct F16 {
   static float to_f32(u16 bits) { return w4tune::f16_to_float(bits); }

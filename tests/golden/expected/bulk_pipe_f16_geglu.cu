@@ -2,6 +2,7 @@
 struct Config {
   using Element = w4::F16;
   static constexpr int kRowWarps = 4;
+  static constexpr int kWarpRows = 16;
   static constexpr int kDepthWarps = 1;
   static constexpr int kRowTile = 64;
   static constexpr int kTokenTile = 32;

@@ -1,0 +1,118 @@
+// bulk_pipe on the host twin: every branch of the template but clusters, which the twin has not
+// (reduce=1), within its error bounds and without races, and nothing in it that could be left out.
+#include "templates/bulk_pipe.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "templates/device/bulk_pipe.cuh"
+#include "tests/twin/family_checks.h"
+
+namespace w4tune {
+namespace {
+
+using w4::twin::Order;
+using w4::twin::Removal;
+using w4::twin::Sync;
+
+struct Shape {
+  int row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant;
+};
+
+template <class ElementType, Shape kShape, int kGroup, Op kOp>
+struct Config {
+  using Element = ElementType;
+  static constexpr int kRowWarps = kShape.row_warps;
+  static constexpr int kWarpRows = kShape.warp_rows;
+  static constexpr int kDepthWarps = kShape.depth_warps;
+  static constexpr int kRowTile = kShape.row_warps * kShape.warp_rows;
+  static constexpr int kTokenTile = kShape.token_tile;
+  static constexpr int kDepthTile = kShape.depth_tile;
+  static constexpr int kStages = kShape.stages;
+  static constexpr int kMath = kShape.math;
+  static constexpr int kDequant = kShape.dequant;
+  static constexpr int kReduce = 0;
+  static constexpr int kGroupSize = kGroup;
+  static constexpr bool kGeglu = kOp == Op::kGeglu;
+};
+
+template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
+TwinKernel kernel() {
+  static const BulkPipe family;
+  return {&family,
+          parse_kernel_config(
+              fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
+                          "depth_tile={} stages={} math={} dequant={} reduce=0",
+                          kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
+                          kShape.depth_tile, kShape.stages, kShape.math, kShape.dequant)),
+          kOp,
+          std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
+          kGroup,
+          [](const w4::GemmArgs& args, const w4::TensorMap& tokens) {
+            w4::bulk_pipe<Config<Element, kShape, kGroup, kOp>>(args, tokens);
+          }};
+}
+
+// row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant
+constexpr Shape kOneWarp = {1, 16, 1, 8, 128, 2, 0, 1};
+constexpr Shape kDeepWarps = {2, 16, 4, 16, 256, 3, 0, 1};
+constexpr Shape kTwoFragments = {2, 32, 2, 24, 128, 6, 0, 0};  // stages that are never filled
+constexpr Shape kFourFragments = {1, 64, 2, 16, 256, 2, 0, 1};
+constexpr Shape kDenormals = {1, 64, 2, 16, 256, 2, 0, 3};
+constexpr Shape kWideTile = {2, 16, 1, 64, 64, 4, 0, 1};
+constexpr Shape kOneBlock = {4, 16, 1, 8, 64, 2, 1, 1};      // of the weight layout in a step
+constexpr Shape kWholeGroup = {4, 16, 1, 16, 128, 3, 1, 1};  // a group of 128 is two blocks
+constexpr Shape kScaledWeights = {4, 16, 2, 24, 256, 2, 1, 0};
+constexpr Shape kOneScaledBlock = {4, 16, 2, 32, 128, 6, 1, 0};
+constexpr Shape kFourBlocks = {4, 16, 1, 40, 256, 2, 1, 1};
+constexpr Shape kTwoWarpgroups = {8, 16, 1, 48, 64, 4, 1, 1};
+constexpr Shape kDeepWarpgroups = {4, 16, 4, 56, 256, 2, 1, 1};
+constexpr Shape kWideWgmma = {4, 16, 1, 64, 128, 3, 1, 0};
+
+std::vector<TwinKernel> mma_kernels() {
+  using w4::BF16;
+  using w4::F16;
+  return {
+      kernel<F16, kOneWarp, 128>(),       kernel<BF16, kOneWarp, 32, Op::kGeglu>(),
+      kernel<F16, kDeepWarps, 64>(),      kernel<BF16, kDeepWarps, 0, Op::kGeglu>(),
+      kernel<F16, kTwoFragments, 64>(),   kernel<BF16, kTwoFragments, 32, Op::kGeglu>(),
+      kernel<F16, kFourFragments, 128>(), kernel<F16, kFourFragments, 32, Op::kGeglu>(),
+      kernel<F16, kDenormals, 128>(),     kernel<F16, kDenormals, 32, Op::kGeglu>(),
+      kernel<F16, kWideTile, 0>(),        kernel<BF16, kWideTile, 64>(),
+  };
+}
+
+std::vector<TwinKernel> wgmma_kernels() {
+  using w4::BF16;
+  using w4::F16;
+  return {
+      kernel<F16, kOneBlock, 64>(),
+      kernel<BF16, kOneBlock, 0, Op::kGeglu>(),
+      kernel<F16, kWholeGroup, 128>(),
+      kernel<BF16, kWholeGroup, 32, Op::kGeglu>(),
+      kernel<F16, kScaledWeights, 128>(),
+      kernel<BF16, kScaledWeights, 32>(),
+      kernel<F16, kOneScaledBlock, 64, Op::kGeglu>(),
+      kernel<F16, kFourBlocks, 0>(),
+      kernel<BF16, kFourBlocks, 128, Op::kGeglu>(),
+      kernel<F16, kTwoWarpgroups, 64>(),
+      kernel<F16, kDeepWarpgroups, 64, Op::kGeglu>(),
+      kernel<BF16, kWideWgmma, 128>(),
+  };
+}
+
+TEST(BulkPipeTwin, WgmmaIsWithinItsBoundsAtRaggedM) {
+  expect_within_bounds_at_ragged_m(wgmma_kernels());
+}
+
+TEST(BulkPipeTwin, MmaIsWithinItsBoundsAtRaggedM) {
+  expect_within_bounds_at_ragged_m(mma_kernels());
+}
+
+}  // namespace
+}  // namespace w4tune
