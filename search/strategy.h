@@ -56,7 +56,7 @@ struct Budget {
   double ranked_share = 0.45;
   // Of the evaluations, what each space gets at least, however little is expected of it, while it
   // has points left: the model that ranks may be wrong about a whole space.
-  double least_share = 0.15;
+  double least_share = 0.10;
   // Asked before every evaluation; true ends the search (time is up, the user pressed Ctrl-C).
   std::function<bool()> stop = [] { return false; };
 };

@@ -27,7 +27,7 @@ struct Ranking {
 // At most `keep` points survive, and of those that share tiles and split at most `alike`: the model
 // is too coarse to tell those apart, and the neighbours of a good one are searched anyway.
 Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& device,
-             std::size_t max_workspace_bytes, std::size_t keep = 256, int alike = 4);
+             std::size_t max_workspace_bytes, std::size_t keep = 256, int alike = 6);
 
 // The families that compete for one workload.
 using Rankings = std::vector<Ranking>;

@@ -9,10 +9,12 @@
 //            +--------+--------+- - -+   and, once, the scales of the whole share
 //            kTokenTile
 //
+//   weights    kAhead 0: by the copy engine through shared memory, as above. Else by the consumers'
+//              own loads straight to registers, kAhead steps at a time and the next ones meanwhile;
+//              shared memory then holds x alone, and a CTA's first instructions request its weights
+//              and their scales
 //   producer   one thread of a warp of its own. Its loop depends on nothing but the CTA, so that
-//              addresses live in uniform registers and a copy takes 30 cycles to issue, not 120. It
-//              requests x before the weights of the same step, because the products wait for both
-//              and x is the one that is already in L2
+//              addresses live in uniform registers and a copy takes 30 cycles to issue, not 120
 //   consumers  kRowWarps x kDepthWarps warps; each has kWarpRows rows and kDepthTile / kDepthWarps
 //              of a step's depth
 //     kMath 0  mma.sync: tokens by ldmatrix, once for all rows of the warp
@@ -31,8 +33,8 @@
 // Run-time arguments: N, K, M, split. Requires (host side, templates/bulk_pipe.cc):
 //   rows % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx % 8 == 0.
 //
-// Config: kRowWarps, kWarpRows, kDepthWarps, kRowTile, kTokenTile, kDepthTile, kStages, kMath,
-//   kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's sums; 3: the same,
+// Config: kRowWarps, kWarpRows, kDepthWarps, kRowTile, kTokenTile, kDepthTile, kStages, kAhead,
+//   kMath, kDequant (0: FP16 scale on each weight; 1: FP32 scale on each group's sums; 3: the same,
 //   nibbles as denormals, with mma.sync), kReduce, kGroupSize (0: one scale per row), kGeglu,
 //   Element.
 #pragma once
@@ -62,6 +64,9 @@ struct BulkPipe {
   static constexpr int kBlocks = Config::kDepthTile / 64;    // L0 blocks of a step
   static constexpr int kWarpBlocks = kBlocks / kDepthWarps;  // of one warp
   static constexpr int kStages = Config::kStages;
+  static constexpr bool kDirect = Config::kAhead > 0;      // weights straight to registers
+  static constexpr int kTurn = kDirect ? Config::kAhead : 1;  // steps of a turn of the loop
+  static constexpr int kTurnBlocks = kTurn * kWarpBlocks;     // of one warp
 
   static constexpr bool kCluster = Config::kReduce == 1;
   static constexpr bool kPerRow = Config::kGroupSize == 0;
@@ -76,7 +81,7 @@ struct BulkPipe {
   static constexpr u32 kTokenBlockBytes = Config::kTokenTile * 128;
   static constexpr u32 kTokenBytes = kBlocks * kTokenBlockBytes;
   static constexpr u32 kRowBytes = kBlocks * 512;  // of 16 rows
-  static constexpr u32 kStageBytes = kTokenBytes + kRowWarps * kRows * kRowBytes;
+  static constexpr u32 kStageBytes = kTokenBytes + (kDirect ? 0 : kRowWarps * kRows * kRowBytes);
   static constexpr int kWarpUnits = kRows * kTokens;     // 16 x 8 fragments of a warp
   static constexpr int kUnits = kRowWarps * kWarpUnits;  // of the tile
   static constexpr u32 kSumBytes = kDepthWarps > 1 ? kDepthWarps* kUnits * 512 : 0;
@@ -93,6 +98,7 @@ struct BulkPipe {
   static_assert(kBlocks % kDepthWarps == 0, "whole L0 blocks a warp");
   static_assert(kStageBytes % 1024 == 0, "the swizzle counts from multiples of 1024");
   static_assert(kPerRow || kWarpBlocks * 64 % kGroup == 0, "whole groups a warp");
+  static_assert(kTurnBlocks == 1 || kTurnBlocks % 2 == 0, "operands of products alternate");
   static_assert(Config::kMath == 0 || (kRowWarps % 4 == 0 && kRows == 1), "whole warpgroups");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
   static_assert(!kOffset || (Config::kMath == 0 && !kPerRow), "sums settled group by group");
@@ -167,6 +173,8 @@ struct BulkPipe {
     return rows < Config::kRowTile / 16 ? rows : Config::kRowTile / 16;
   }
 
+  // One lane for all: with an address of its own for each lane the instruction is issued once a
+  // lane, and a launch takes 0.3 us longer.
   __device__ __forceinline__ void init_barriers() const {
     if (lane == 0) {
 #pragma unroll
@@ -182,11 +190,13 @@ struct BulkPipe {
   }
 
   __device__ __forceinline__ void expect_stage(int slot) const {
-    const u32 tokens = whole_tokens() ? kTokenBytes : kBlocks * static_cast<u32>(args.m) * 128;
-    mbarrier_expect(full(slot), tokens + static_cast<u32>(present_rows()) * kRowBytes);
+    u32 bytes = whole_tokens() ? kTokenBytes : kBlocks * static_cast<u32>(args.m) * 128;
+    if constexpr (!kDirect) bytes += static_cast<u32>(present_rows()) * kRowBytes;
+    mbarrier_expect(full(slot), bytes);
   }
 
   __device__ __forceinline__ void request_weights(int step, int slot) const {
+    if constexpr (kDirect) return;
     const int rows = present_rows();
     const long long row_stride = static_cast<long long>(args.k / 64) * 512;
     const char* const from = static_cast<const char*>(args.w) + row_begin / 16 * row_stride +
@@ -216,6 +226,13 @@ struct BulkPipe {
     }
   }
 
+  // Weights first: they come from further away, and copies are issued one after another.
+  __device__ __forceinline__ void request_stage(int step, int slot) const {
+    expect_stage(slot);
+    request_weights(step, slot);
+    request_tokens(step, slot);
+  }
+
   __device__ __forceinline__ void produce() const {
     if (!elect_one()) return;
     const int first = num_steps < kStages ? num_steps : kStages;
@@ -228,19 +245,13 @@ struct BulkPipe {
       dependency_wait();
       for (int step = 0; step < first; ++step) request_tokens(step, step);
     } else {
-      for (int step = 0; step < first; ++step) {
-        expect_stage(step);
-        request_tokens(step, step);
-        request_weights(step, step);
-      }
+      for (int step = 0; step < first; ++step) request_stage(step, step);
     }
     int slot = 0;
     u32 parity = 0;
     for (int step = kStages; step < num_steps; ++step) {
       mbarrier_wait(empty(slot), parity);
-      expect_stage(slot);
-      request_tokens(step, slot);
-      request_weights(step, slot);
+      request_stage(step, slot);
       if (++slot == kStages) {
         slot = 0;
         parity ^= 1;
@@ -250,10 +261,49 @@ struct BulkPipe {
 
   // ---- consumers --------------------------------------------------------------------------------
 
+  // What a warp holds of a turn's weights and scales where they go straight to registers.
+  static constexpr int kHeldGroups = kPerRow ? 0 : kTurnBlocks * 64 / kGroup;
+  struct Held {
+    U32x4 words[kRows][kTurnBlocks];
+    u32 scales[kHeldGroups > 0 ? kHeldGroups : 1];  // lane 8r + i: rows 2i, 2i + 1 of fragment r
+  };
+
+  // Requests those of step `step` of the share, in place `turn` of the turn.
+  __device__ __forceinline__ void request_held(int step, int turn, Held& held) const {
+    if (step >= num_steps) return;
+    const int fragment = row_begin / 16 + row_warp * kRows;  // the warp's first, of the weight
+    const int fragments = (Config::kGeglu ? 2 * args.n : args.n) / 16;
+    const int block = (step_begin + step) * kBlocks + depth_warp * kWarpBlocks;
+    const int blocks = args.k / 64;
+    const char* const from = static_cast<const char*>(args.w) +
+                             (static_cast<long long>(fragment) * blocks + block) * 512 + lane * 16;
+#pragma unroll
+    for (int i = 0; i < kWarpBlocks; ++i) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        if (fragment + r >= fragments) break;
+        held.words[r][turn * kWarpBlocks + i] =
+            load_global_16(from + static_cast<long long>(r) * blocks * 512 + i * 512);
+      }
+    }
+    if constexpr (!kPerRow) {
+      if (lane / 8 >= kRows || fragment + lane / 8 >= fragments) return;
+      const long long group =
+          static_cast<long long>(fragment + lane / 8) * (args.k / kGroup) + block * 64 / kGroup;
+      const char* const scales =
+          static_cast<const char*>(args.scales) + group * 32 + lane % 8 * 4;
+#pragma unroll
+      for (int g = 0; g < kWarpGroups; ++g) {
+        held.scales[turn * kWarpGroups + g] = load_global_u32(scales + g * 32);
+      }
+    }
+  }
+
   // What this lane reads of one step: addresses in shared memory, from which the rest are
   // constants.
   struct Step {
     int index;  // of the share
+    int turn;   // of the turn of the loop
     int slot;
     u32 tokens;   // first block of the warp
     u32 weights;  // this lane's 16 bytes of the first block of the first fragment
@@ -265,7 +315,7 @@ struct BulkPipe {
         static_cast<u32>(row_warp * kRows * kBlocks + depth_warp * kWarpBlocks) * 512;
     const u32 scales =
         static_cast<u32>(row_warp * kRows * num_groups + depth_warp * kWarpGroups) * 32;
-    return {0, 0, shared + static_cast<u32>(depth_warp) * kWarpBlocks * kTokenBlockBytes,
+    return {0, 0, 0, shared + static_cast<u32>(depth_warp) * kWarpBlocks * kTokenBlockBytes,
             shared + kTokenBytes + weights + static_cast<u32>(lane) * 16,
             shared + kScales + scales + static_cast<u32>(lane / 4) * 2};
   }
@@ -290,7 +340,7 @@ struct BulkPipe {
 
   // Each row warp brings the scales of its rows, so that the producer need not.
   __device__ __forceinline__ void request_scales() const {
-    if (lane != 0) return;
+    if (!elect_one()) return;
     const u32 bytes = static_cast<u32>(num_groups) * 32;  // of 16 rows
     const int left = present_rows() - row_warp * kRows;
     const int rows = left < 0 ? 0 : (left < kRows ? left : kRows);
@@ -306,19 +356,26 @@ struct BulkPipe {
   }
 
   // Scales of rows g and g + 8 of fragment r for group `group` of the warp's.
-  __device__ __forceinline__ void load_scales(const Step& step, int r, int group, u16& low,
-                                              u16& high) const {
+  __device__ __forceinline__ void load_scales(const Step& step, const Held& held, int r, int group,
+                                              u16& low, u16& high) const {
+    if constexpr (kDirect) {
+      const u32 pairs = held.scales[step.turn * kWarpGroups + group];
+      const int odd = lane / 4 % 2 * 16;
+      low = static_cast<u16>(shuffle(pairs, r * 8 + lane / 8) >> odd);
+      high = static_cast<u16>(shuffle(pairs, r * 8 + 4 + lane / 8) >> odd);
+      return;
+    }
     const u32 at = step.scales + static_cast<u32>(r * num_groups * 32) + group * 32;
     low = load_shared_u16(at);
     high = load_shared_u16(at + 16);
   }
 
   // acc += scale * sums; x: the sums of x over the group, for what is over u = w + 8.
-  __device__ __forceinline__ void promote(const Step& step, int r, int group, const float* sums,
-                                          const float (*x)[4] = nullptr) {
+  __device__ __forceinline__ void promote(const Step& step, const Held& held, int r, int group,
+                                          const float* sums, const float (*x)[4] = nullptr) {
     u16 low;
     u16 high;
-    load_scales(step, r, group, low, high);
+    load_scales(step, held, r, group, low, high);
     const float scale[2] = {Element::to_f32(low), Element::to_f32(high)};
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
@@ -332,9 +389,14 @@ struct BulkPipe {
   }
 
   // The A operands of the warp's block i of fragment r, dequantised: of 16-deep step s a[s].
-  __device__ __forceinline__ void load_weights(const Step& step, int r, int i,
+  __device__ __forceinline__ void load_weights(const Step& step, const Held& held, int r, int i,
                                                u32 (&a)[4][4]) const {
-    const U32x4 words = load_shared_16(step.weights + static_cast<u32>(r * kBlocks + i) * 512);
+    U32x4 words;
+    if constexpr (kDirect) {
+      words = held.words[r][step.turn * kWarpBlocks + i];
+    } else {
+      words = load_shared_16(step.weights + static_cast<u32>(r * kBlocks + i) * 512);
+    }
     u16 low = 0;
     u16 high = 0;
 #pragma unroll
@@ -345,7 +407,7 @@ struct BulkPipe {
         Dequant<Element>::word(words.v[s], a[s]);
       }
       if constexpr (kScaleWeights) {
-        if (s % kGroupSteps == 0) load_scales(step, r, (i * 4 + s) / kGroupSteps, low, high);
+        if (s % kGroupSteps == 0) load_scales(step, held, r, (i * 4 + s) / kGroupSteps, low, high);
 #pragma unroll
         for (int j = 0; j < 4; ++j) a[s][j] = Element::mul2(a[s][j], pair_of(j % 2 ? high : low));
       }
@@ -386,7 +448,7 @@ struct BulkPipe {
   }
 
   // One step with mma.sync.
-  __device__ __forceinline__ void multiply_mma(const Step& step,
+  __device__ __forceinline__ void multiply_mma(const Step& step, const Held& held,
                                                float (&sums)[kRows][kTokens * 4]) {
     const float zero[4] = {0.0F, 0.0F, 0.0F, 0.0F};
     float x[kBlockGroups][kTokens][4];
@@ -401,7 +463,7 @@ struct BulkPipe {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         u32 a[4][4];
-        load_weights(step, r, i, a);
+        load_weights(step, held, r, i, a);
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
           const int in_group = (i * 4 + s) % kGroupSteps;
@@ -411,7 +473,8 @@ struct BulkPipe {
             Element::mma(to, a[s], b[s][t], kPromotes && in_group == 0 ? zero : to);
           }
           if (kPromotes && in_group == kGroupSteps - 1) {
-            promote(step, r, (i * 4 + s) / kGroupSteps, sums[r], x[s / kGroupSteps % kBlockGroups]);
+            promote(step, held, r, (i * 4 + s) / kGroupSteps, sums[r],
+                    x[s / kGroupSteps % kBlockGroups]);
           }
         }
       }
@@ -423,13 +486,14 @@ struct BulkPipe {
   // One step with wgmma. Where groups are promoted their sums must have come first; elsewhere one
   // block stays under way while the next is dequantised into the other half of `a`, even beyond the
   // step.
-  __device__ __forceinline__ void multiply_wgmma(const Step& step, u32 (&a)[2][4][4],
-                                                 float (&sums)[kTokens * 4]) {
+  __device__ __forceinline__ void multiply_wgmma(const Step& step, const Held& held,
+                                                 u32 (&a)[2][4][4], float (&sums)[kTokens * 4]) {
     using Product = Wgmma<Element, Config::kTokenTile>;
     const u64 tokens = wgmma_tokens(step.tokens);
 #pragma unroll
     for (int i = 0; i < kWarpBlocks; ++i) {
-      load_weights(step, 0, i, a[i % 2]);
+      u32(&operand)[4][4] = a[(step.turn * kWarpBlocks + i) % 2];
+      load_weights(step, held, 0, i, operand);
       const u64 b = tokens + i * wgmma_distance(kTokenBlockBytes);
       wgmma_fence();
 #pragma unroll
@@ -437,16 +501,16 @@ struct BulkPipe {
         const u64 b_of_step = b + s * wgmma_distance(32);  // 16 deep
         if constexpr (kPromotes) {
           const int in_group = (i * 4 + s) % kGroupSteps;
-          Product::multiply(sums, a[i % 2][s], b_of_step, in_group == 0 ? 0 : 1);
+          Product::multiply(sums, operand[s], b_of_step, in_group == 0 ? 0 : 1);
           if (in_group == kGroupSteps - 1) {
             wgmma_commit();
             wgmma_wait<0>();
             if (i == kWarpBlocks - 1 && s == 3) release(step.index, step.slot);
-            promote(step, 0, (i * 4 + s) / kGroupSteps, sums);
+            promote(step, held, 0, (i * 4 + s) / kGroupSteps, sums);
             if (s < 3) wgmma_fence();
           }
         } else {
-          Product::multiply(acc[0], a[i % 2][s], b_of_step, 1);
+          Product::multiply(acc[0], operand[s], b_of_step, 1);
         }
       }
       if constexpr (kPromotes) {
@@ -456,9 +520,9 @@ struct BulkPipe {
         }
       } else {
         wgmma_commit();
-        // Registers that a product under way reads must not be written: with one block a step, the
+        // Registers that a product under way reads must not be written: with one block a turn, the
         // next would write those of this one.
-        wgmma_wait<kWarpBlocks == 1 ? 0 : 1>();
+        wgmma_wait<kTurnBlocks == 1 ? 0 : 1>();
         if (i == 0 && step.index > 0) {
           release(step.index - 1, step.slot == 0 ? kStages - 1 : step.slot - 1);
         }
@@ -466,22 +530,31 @@ struct BulkPipe {
     }
   }
 
-  __device__ __forceinline__ void consume() {
-    if constexpr (!kPerRow) {
+  __device__ __forceinline__ void consume(Held& held) {
+    if constexpr (!kPerRow && !kDirect) {
       if (depth_warp == 0) request_scales();
       mbarrier_wait(scales_full(), 0);
     }
     float sums[kRows][kTokens * 4];
     u32 operands[2][4][4];  // of products under way
     u32 parity = 0;
-    for (Step step = first_step(); step.index != num_steps; advance(step)) {
-      mbarrier_wait(full(step.slot), parity);
-      if constexpr (Config::kMath == 0) {
-        multiply_mma(step, sums);
-      } else {
-        multiply_wgmma(step, operands, sums[0]);
+    Step step = first_step();
+    while (step.index != num_steps) {
+#pragma unroll
+      for (int turn = 0; turn < kTurn; ++turn) {
+        if (turn > 0 && step.index == num_steps) break;
+        step.turn = turn;
+        mbarrier_wait(full(step.slot), parity);
+        if constexpr (Config::kMath == 0) {
+          multiply_mma(step, held, sums);
+        } else {
+          multiply_wgmma(step, held, operands, sums[0]);
+        }
+        // In the place of what has been read.
+        if constexpr (kDirect) request_held(step.index + kTurn, turn, held);
+        if (step.slot == kStages - 1) parity ^= 1;
+        advance(step);
       }
-      if (step.slot == kStages - 1) parity ^= 1;
     }
     if constexpr (Config::kMath == 1) wgmma_wait<0>();
   }
@@ -595,6 +668,11 @@ struct BulkPipe {
       if (clustered()) cluster_wait();
       return;
     }
+    Held held = {};
+    if constexpr (kDirect) {
+#pragma unroll
+      for (int turn = 0; turn < kTurn; ++turn) request_held(turn, turn, held);
+    }
     if (clustered()) cluster_arrive();
     barrier_named(2, kConsumerThreads + 32);  // barriers are initialised
     if (clustered() && thread == 0) expect_partials();
@@ -603,7 +681,7 @@ struct BulkPipe {
 #pragma unroll
       for (int i = 0; i < kTokens * 4; ++i) acc[r][i] = opaque_zero();
     }
-    consume();
+    consume(held);
     dependency_wait();  // long over for the producer; now these threads may write, too
     float owned[kOwned][4];
     int units[kOwned];

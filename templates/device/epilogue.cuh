@@ -148,23 +148,17 @@ struct Epilogue {
     const int token = token_begin + unit % kTokenFragments * 8 + lane / 4;
     u16* const y = static_cast<u16*>(args.y) + token * args.ldy;
     if constexpr (Config::kGeglu) {
-      const u32 columns = transpose_8x8(pair(geglu(v[0], v[2]), geglu(v[1], v[3])));
+      const u32 columns = transpose_8x8(Element::pack2(geglu(v[0], v[2]), geglu(v[1], v[3])));
       if (token < args.m) store_global_4(y + row / 2 + lane % 4 * 2, columns);
     } else {
       // Columns 2t, 2t + 1 of both halves; two lanes trade, so that each has four of one half.
-      const u32 low = transpose_8x8(pair(v[0], v[1]));
-      const u32 high = transpose_8x8(pair(v[2], v[3]));
+      const u32 low = transpose_8x8(Element::pack2(v[0], v[1]));
+      const u32 high = transpose_8x8(Element::pack2(v[2], v[3]));
       const bool odd = lane % 2 == 1;
       const u32 traded = shuffle_xor(odd ? low : high, 1);
       const int column = row + (odd ? 8 : 0) + lane % 4 / 2 * 4;
       if (token < args.m) store_global_8(y + column, odd ? traded : low, odd ? high : traded);
     }
-  }
-
- private:
-  __device__ __forceinline__ static u32 pair(float low, float high) {
-    return static_cast<u32>(Element::from_f32(low)) | static_cast<u32>(Element::from_f32(high))
-                                                          << 16;
   }
 };
 

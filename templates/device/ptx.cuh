@@ -369,6 +369,11 @@ struct F16 {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(value));
     return r;
   }
+  __device__ __forceinline__ static u32 pack2(float low, float high) {
+    u32 r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+  }
   // d = a * b + c, with a 16x16 (rows x depth), b 16x8 (depth x tokens), FP32 accumulation.
   __device__ __forceinline__ static void mma(float* d, const u32* a, const u32* b, const float* c) {
     asm volatile(
@@ -396,6 +401,11 @@ struct BF16 {
   __device__ __forceinline__ static u16 from_f32(float value) {
     u16 r;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(value));
+    return r;
+  }
+  __device__ __forceinline__ static u32 pack2(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
   }
   __device__ __forceinline__ static void mma(float* d, const u32* a, const u32* b, const float* c) {

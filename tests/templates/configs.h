@@ -53,14 +53,15 @@ inline KernelConfig config_of(const GemvCorner& c) {
 
 struct BulkPipeCorner {
   int row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant, reduce;
+  int ahead = 0;
 };
 
 inline KernelConfig config_of(const BulkPipeCorner& c) {
   return parse_kernel_config(
       fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} depth_tile={} "
-                  "stages={} math={} dequant={} reduce={}",
+                  "stages={} ahead={} math={} dequant={} reduce={}",
                   c.row_warps, c.warp_rows, c.depth_warps, c.token_tile, c.depth_tile, c.stages,
-                  c.math, c.dequant, c.reduce));
+                  c.ahead, c.math, c.dequant, c.reduce));
 }
 
 }  // namespace samples
@@ -168,6 +169,19 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {4, 16, 4, 64, 256, 2, 1, 0, 0},
            {16, 16, 1, 32, 128, 4, 1, 1, 0},
            {16, 16, 1, 64, 64, 4, 1, 0, 0},
+           // Weights straight to registers.
+           {1, 16, 8, 8, 1024, 2, 0, 1, 0, 2},
+           {1, 16, 8, 16, 1024, 4, 0, 1, 0, 4},
+           {2, 32, 4, 16, 512, 2, 0, 1, 1, 2},
+           {2, 32, 4, 8, 512, 2, 0, 3, 0, 2},
+           {4, 32, 1, 32, 128, 3, 0, 0, 0, 2},
+           {4, 16, 2, 16, 256, 4, 1, 1, 0, 4},
+           {4, 16, 2, 32, 256, 4, 1, 0, 0, 4},
+           {4, 16, 1, 56, 256, 4, 1, 1, 0, 1},
+           {8, 16, 1, 64, 256, 4, 1, 0, 0, 1},
+           {8, 16, 1, 40, 128, 6, 1, 1, 1, 4},
+           {4, 16, 2, 64, 512, 3, 1, 1, 0, 1},
+           {16, 16, 1, 32, 128, 4, 1, 1, 0, 1},
        }) {
     if (sm == 90) configs.push_back(config_of(corner));
   }

@@ -22,6 +22,8 @@ using w4::twin::Sync;
 
 struct Shape {
   int row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant;
+  int reduce = 0;
+  int ahead = 0;
 };
 
 template <class ElementType, Shape kShape, int kGroup, Op kOp>
@@ -34,9 +36,10 @@ struct Config {
   static constexpr int kTokenTile = kShape.token_tile;
   static constexpr int kDepthTile = kShape.depth_tile;
   static constexpr int kStages = kShape.stages;
+  static constexpr int kAhead = kShape.ahead;
   static constexpr int kMath = kShape.math;
   static constexpr int kDequant = kShape.dequant;
-  static constexpr int kReduce = 0;
+  static constexpr int kReduce = kShape.reduce;
   static constexpr int kGroupSize = kGroup;
   static constexpr bool kGeglu = kOp == Op::kGeglu;
 };
@@ -45,11 +48,12 @@ template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const BulkPipe family;
   return {&family,
-          parse_kernel_config(
-              fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
-                          "depth_tile={} stages={} math={} dequant={} reduce=0",
-                          kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
-                          kShape.depth_tile, kShape.stages, kShape.math, kShape.dequant)),
+          parse_kernel_config(fmt::format(
+              "bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
+              "depth_tile={} stages={} ahead={} math={} dequant={} reduce={}",
+              kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
+              kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant,
+              kShape.reduce)),
           kOp,
           std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
@@ -73,6 +77,29 @@ constexpr Shape kFourBlocks = {4, 16, 1, 40, 256, 2, 1, 1};
 constexpr Shape kTwoWarpgroups = {8, 16, 1, 48, 64, 4, 1, 1};
 constexpr Shape kDeepWarpgroups = {4, 16, 4, 56, 256, 2, 1, 1};
 constexpr Shape kWideWgmma = {4, 16, 1, 64, 128, 3, 1, 0};
+
+// Weights straight to registers: one turn, several, turns that end with the depth or before.
+constexpr Shape kHeldOnce = {1, 16, 4, 16, 512, 2, 0, 1, 0, 2};
+constexpr Shape kHeldRows = {1, 64, 2, 8, 128, 3, 0, 1, 0, 2};
+constexpr Shape kHeldDenormals = {2, 32, 1, 16, 128, 2, 0, 3, 0, 4};
+constexpr Shape kHeldScaled = {2, 32, 2, 24, 256, 2, 0, 0, 0, 1};
+constexpr Shape kHeldBlock = {4, 16, 1, 32, 64, 4, 1, 1, 0, 4};
+constexpr Shape kHeldWgmma = {4, 16, 2, 16, 256, 4, 1, 1, 0, 4};
+constexpr Shape kHeldScaledWgmma = {8, 16, 1, 64, 128, 3, 1, 0, 0, 2};
+
+std::vector<TwinKernel> held_kernels() {
+  using w4::BF16;
+  using w4::F16;
+  return {
+      kernel<F16, kHeldOnce, 128>(),       kernel<BF16, kHeldOnce, 0, Op::kGeglu>(),
+      kernel<F16, kHeldRows, 64>(),        kernel<BF16, kHeldRows, 32, Op::kGeglu>(),
+      kernel<F16, kHeldDenormals, 128>(),  kernel<BF16, kHeldScaled, 128>(),
+      kernel<F16, kHeldScaled, 32>(),      kernel<F16, kHeldBlock, 64>(),
+      kernel<BF16, kHeldBlock, 0>(),       kernel<F16, kHeldWgmma, 128>(),
+      kernel<BF16, kHeldWgmma, 32>(),      kernel<F16, kHeldScaledWgmma, 128, Op::kGeglu>(),
+      kernel<BF16, kHeldScaledWgmma, 64>(),
+  };
+}
 
 std::vector<TwinKernel> mma_kernels() {
   using w4::BF16;
@@ -112,6 +139,20 @@ TEST(BulkPipeTwin, WgmmaIsWithinItsBoundsAtRaggedM) {
 
 TEST(BulkPipeTwin, MmaIsWithinItsBoundsAtRaggedM) {
   expect_within_bounds_at_ragged_m(mma_kernels());
+}
+
+TEST(BulkPipeTwin, WeightsInRegistersAreWithinTheBoundsAtRaggedM) {
+  expect_within_bounds_at_ragged_m(held_kernels());
+}
+
+std::vector<TwinKernel> split_kernels() {
+  using w4::BF16;
+  using w4::F16;
+  return {kernel<F16, kDeepWarps, 64>(), kernel<F16, kHeldWgmma, 64>(), kernel<BF16, kWideWgmma, 128, Op::kGeglu>()};
+}
+
+TEST(BulkPipeTwin, ASplitHasTheSameBitsWhoeverArrivesLast) {
+  expect_same_bits_whoever_arrives_last(split_kernels());
 }
 
 }  // namespace

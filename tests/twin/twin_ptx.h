@@ -239,6 +239,9 @@ void multiply_fragments(const std::array<MmaLane*, twin::kLanes>& lanes);
 struct F16 {
   static float to_f32(u16 bits) { return w4tune::f16_to_float(bits); }
   static u16 from_f32(float value) { return w4tune::f16_from_float(value); }
+  static u32 pack2(float low, float high) {
+    return static_cast<u32>(from_f32(low)) | static_cast<u32>(from_f32(high)) << 16;
+  }
   static u32 sub2(u32 a, u32 b);
   static u32 mul2(u32 a, u32 b);
   static u32 fma2(u32 a, u32 b, u32 c);
@@ -248,6 +251,9 @@ struct F16 {
 struct BF16 {
   static float to_f32(u16 bits) { return w4tune::bf16_to_float(bits); }
   static u16 from_f32(float value) { return w4tune::bf16_from_float(value); }
+  static u32 pack2(float low, float high) {
+    return static_cast<u32>(from_f32(low)) | static_cast<u32>(from_f32(high)) << 16;
+  }
   static u32 mul2(u32 a, u32 b);
   static u32 fma2(u32 a, u32 b, u32 c);
   static void mma(float* d, const u32* a, const u32* b, const float* c);
