@@ -72,12 +72,18 @@ struct Shape {
 };
 
 Shape shape_of(const KernelConfig& config, const Problem& problem) {
-  return {config.at(kRowWarps),    config.at(kWarpRows),
-          config.at(kDepthWarps),  config.at(kTokenTile),
-          config.at(kDepthTile),   config.at(kStages),
-          config.at(kAhead),       config.at(kMath),
-          config.at(kDequant),     config.at(kReduce),
-          problem.k,               group_parameter(problem)};
+  return {config.at(kRowWarps),
+          config.at(kWarpRows),
+          config.at(kDepthWarps),
+          config.at(kTokenTile),
+          config.at(kDepthTile),
+          config.at(kStages),
+          config.at(kAhead),
+          config.at(kMath),
+          config.at(kDequant),
+          config.at(kReduce),
+          problem.k,
+          group_parameter(problem)};
 }
 
 // Rules of the template itself: what breaks them does not compile or does not run.

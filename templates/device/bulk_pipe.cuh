@@ -64,7 +64,7 @@ struct BulkPipe {
   static constexpr int kBlocks = Config::kDepthTile / 64;    // L0 blocks of a step
   static constexpr int kWarpBlocks = kBlocks / kDepthWarps;  // of one warp
   static constexpr int kStages = Config::kStages;
-  static constexpr bool kDirect = Config::kAhead > 0;      // weights straight to registers
+  static constexpr bool kDirect = Config::kAhead > 0;         // weights straight to registers
   static constexpr int kTurn = kDirect ? Config::kAhead : 1;  // steps of a turn of the loop
   static constexpr int kTurnBlocks = kTurn * kWarpBlocks;     // of one warp
 
@@ -173,8 +173,7 @@ struct BulkPipe {
     return rows < Config::kRowTile / 16 ? rows : Config::kRowTile / 16;
   }
 
-  // One lane for all: with an address of its own for each lane the instruction is issued once a
-  // lane, and a launch takes 0.3 us longer.
+  // One lane for all: a lane for each made launches up to 0.3 us longer.
   __device__ __forceinline__ void init_barriers() const {
     if (lane == 0) {
 #pragma unroll
@@ -290,8 +289,7 @@ struct BulkPipe {
       if (lane / 8 >= kRows || fragment + lane / 8 >= fragments) return;
       const long long group =
           static_cast<long long>(fragment + lane / 8) * (args.k / kGroup) + block * 64 / kGroup;
-      const char* const scales =
-          static_cast<const char*>(args.scales) + group * 32 + lane % 8 * 4;
+      const char* const scales = static_cast<const char*>(args.scales) + group * 32 + lane % 8 * 4;
 #pragma unroll
       for (int g = 0; g < kWarpGroups; ++g) {
         held.scales[turn * kWarpGroups + g] = load_global_u32(scales + g * 32);
@@ -315,7 +313,10 @@ struct BulkPipe {
         static_cast<u32>(row_warp * kRows * kBlocks + depth_warp * kWarpBlocks) * 512;
     const u32 scales =
         static_cast<u32>(row_warp * kRows * num_groups + depth_warp * kWarpGroups) * 32;
-    return {0, 0, 0, shared + static_cast<u32>(depth_warp) * kWarpBlocks * kTokenBlockBytes,
+    return {0,
+            0,
+            0,
+            shared + static_cast<u32>(depth_warp) * kWarpBlocks * kTokenBlockBytes,
             shared + kTokenBytes + weights + static_cast<u32>(lane) * 16,
             shared + kScales + scales + static_cast<u32>(lane / 4) * 2};
   }

@@ -5,9 +5,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <set>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "templates/device/bulk_pipe.cuh"
@@ -16,8 +16,6 @@
 namespace w4tune {
 namespace {
 
-using w4::twin::Order;
-using w4::twin::Removal;
 using w4::twin::Sync;
 
 struct Shape {
@@ -48,12 +46,12 @@ template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const BulkPipe family;
   return {&family,
-          parse_kernel_config(fmt::format(
-              "bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
-              "depth_tile={} stages={} ahead={} math={} dequant={} reduce={}",
-              kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
-              kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant,
-              kShape.reduce)),
+          parse_kernel_config(
+              fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
+                          "depth_tile={} stages={} ahead={} math={} dequant={} reduce={}",
+                          kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
+                          kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math,
+                          kShape.dequant, kShape.reduce)),
           kOp,
           std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
@@ -91,12 +89,12 @@ std::vector<TwinKernel> held_kernels() {
   using w4::BF16;
   using w4::F16;
   return {
-      kernel<F16, kHeldOnce, 128>(),       kernel<BF16, kHeldOnce, 0, Op::kGeglu>(),
-      kernel<F16, kHeldRows, 64>(),        kernel<BF16, kHeldRows, 32, Op::kGeglu>(),
-      kernel<F16, kHeldDenormals, 128>(),  kernel<BF16, kHeldScaled, 128>(),
-      kernel<F16, kHeldScaled, 32>(),      kernel<F16, kHeldBlock, 64>(),
-      kernel<BF16, kHeldBlock, 0>(),       kernel<F16, kHeldWgmma, 128>(),
-      kernel<BF16, kHeldWgmma, 32>(),      kernel<F16, kHeldScaledWgmma, 128, Op::kGeglu>(),
+      kernel<F16, kHeldOnce, 128>(),        kernel<BF16, kHeldOnce, 0, Op::kGeglu>(),
+      kernel<F16, kHeldRows, 64>(),         kernel<BF16, kHeldRows, 32, Op::kGeglu>(),
+      kernel<F16, kHeldDenormals, 128>(),   kernel<BF16, kHeldScaled, 128>(),
+      kernel<F16, kHeldScaled, 32>(),       kernel<F16, kHeldBlock, 64>(),
+      kernel<BF16, kHeldBlock, 0>(),        kernel<F16, kHeldWgmma, 128>(),
+      kernel<BF16, kHeldWgmma, 32>(),       kernel<F16, kHeldScaledWgmma, 128, Op::kGeglu>(),
       kernel<BF16, kHeldScaledWgmma, 64>(),
   };
 }
@@ -148,11 +146,35 @@ TEST(BulkPipeTwin, WeightsInRegistersAreWithinTheBoundsAtRaggedM) {
 std::vector<TwinKernel> split_kernels() {
   using w4::BF16;
   using w4::F16;
-  return {kernel<F16, kDeepWarps, 64>(), kernel<F16, kHeldWgmma, 64>(), kernel<BF16, kWideWgmma, 128, Op::kGeglu>()};
+  return {kernel<F16, kDeepWarps, 64>(), kernel<F16, kHeldWgmma, 64>(),
+          kernel<BF16, kWideWgmma, 128, Op::kGeglu>()};
 }
 
 TEST(BulkPipeTwin, ASplitHasTheSameBitsWhoeverArrivesLast) {
   expect_same_bits_whoever_arrives_last(split_kernels());
+}
+
+// Five steps, so that every buffer is filled anew. Waits for products are spare where nothing that
+// is under way is read or written before the next one: before the first products that are read, and
+// at the end, where the last that were under way have been waited for.
+TEST(BulkPipeTwin, NoBarrierAndNoWaitCanBeLeftOut) {
+  using w4::F16;
+  const std::vector<std::pair<TwinKernel, std::vector<int>>> kernels = {
+      {kernel<F16, kDeepWarps, 64>(), {}},
+      {kernel<F16, kWholeGroup, 128>(), {0, 2, 4, 6, 8, 10}},  // halves of groups, and the end
+      {kernel<F16, kScaledWeights, 128>(), {0, 9}},            // the first, and one before the end
+      {kernel<F16, kHeldBlock, 64>(), {5}},                    // the end
+      {kernel<F16, kHeldOnce, 128>(), {}},
+  };
+  for (const auto& [kernel, spare] : kernels) {
+    SCOPED_TRACE(kernel.name());
+    const int m = kernel.footprint().token_tile + 1;
+    const GemmOnTwin whole(kernel, 16, 5 * kernel.footprint().depth_tile, m);
+    for (const Sync kind : {Sync::kBarrier, Sync::kMbarrierWait, Sync::kProductFence}) {
+      EXPECT_EQ(unnoticed(whole, m, {}, kind), std::vector<int>{}) << static_cast<int>(kind);
+    }
+    EXPECT_EQ(unnoticed(whole, m, {}, Sync::kProductWait), spare);
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ struct Config {
   static constexpr int kTokenTile = 32;
   static constexpr int kDepthTile = 256;
   static constexpr int kStages = 3;
+  static constexpr int kAhead = 0;
   static constexpr int kMath = 1;
   static constexpr int kDequant = 1;
   static constexpr int kReduce = 0;
