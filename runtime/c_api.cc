@@ -196,6 +196,8 @@ w4tune_status w4tune_pack_weights_device(const w4tune_dispatcher* dispatcher,
 
 const char* w4tune_last_error(void) { return w4tune::last_error().c_str(); }
 
+int w4tune_abi_version(void) { return W4TUNE_ABI_VERSION; }
+
 const char* w4tune_match_name(int match) {
   if (match < W4TUNE_EXACT || match > W4TUNE_REFUSED) return "unknown";
   return w4tune::match_name(static_cast<w4tune::Match>(match));

@@ -57,9 +57,14 @@ _FUNCTIONS = {  # name: (result, arguments)
         ctypes.c_int,
         (_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, _POINTER),
     ),
+    "w4tune_abi_version": (ctypes.c_int, ()),
     "w4tune_last_error": (ctypes.c_char_p, ()),
     "w4tune_match_name": (ctypes.c_char_p, (ctypes.c_int,)),
 }
+
+
+# W4TUNE_ABI_VERSION of the header that the structs above repeat.
+_ABI_VERSION = 1
 
 
 def _problem(problem: Problem) -> _Problem:
@@ -74,9 +79,16 @@ class Library:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._c = ctypes.CDLL(os.path.abspath(path))
         for name, (result, arguments) in _FUNCTIONS.items():
-            function = getattr(self._c, name)
+            function = getattr(self._c, name, None)
+            if function is None:
+                raise OSError(f"{path} has no {name}: build the library of this checkout")
             function.restype = result
             function.argtypes = arguments
+        if self._c.w4tune_abi_version() != _ABI_VERSION:
+            raise OSError(
+                f"{path} has version {self._c.w4tune_abi_version()} of the C ABI, this needs "
+                f"{_ABI_VERSION}: build the library of this checkout"
+            )
 
     def call(self, name: str, *arguments: object) -> None:
         """Calls a function that returns w4tune_status; raises what it says when it fails."""

@@ -1,4 +1,5 @@
-// bulk_pipe: y = x * dequant(w)^T on sm_90, everything brought by the copy engine.
+// bulk_pipe: y = x * dequant(w)^T on sm_90, x and, unless kAhead, the weights brought by the copy
+// engine.
 //
 //                  tokens (M)            one CTA: kRowTile x kTokenTile outputs over a share of
 //            +--------+--------+- - -+   the depth, in steps of kDepthTile through kStages buffers
@@ -12,7 +13,7 @@
 //   weights    kAhead 0: by the copy engine through shared memory, as above. Else by the consumers'
 //              own loads straight to registers, kAhead steps at a time and the next ones meanwhile;
 //              shared memory then holds x alone, and a CTA's first instructions request its weights
-//              and their scales
+//              and the scales of their groups
 //   producer   one thread of a warp of its own. Its loop depends on nothing but the CTA, so that
 //              addresses live in uniform registers and a copy takes 30 cycles to issue, not 120
 //   consumers  kRowWarps x kDepthWarps warps; each has kWarpRows rows and kDepthTile / kDepthWarps
@@ -98,7 +99,8 @@ struct BulkPipe {
   static_assert(kBlocks % kDepthWarps == 0, "whole L0 blocks a warp");
   static_assert(kStageBytes % 1024 == 0, "the swizzle counts from multiples of 1024");
   static_assert(kPerRow || kWarpBlocks * 64 % kGroup == 0, "whole groups a warp");
-  static_assert(kTurnBlocks == 1 || kTurnBlocks % 2 == 0, "operands of products alternate");
+  static_assert(Config::kMath == 0 || kTurnBlocks == 1 || kTurnBlocks % 2 == 0,
+                "operands of products under way alternate");
   static_assert(Config::kMath == 0 || (kRowWarps % 4 == 0 && kRows == 1), "whole warpgroups");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
   static_assert(!kOffset || (Config::kMath == 0 && !kPerRow), "sums settled group by group");

@@ -9,5 +9,6 @@ int main(void) {
   const int is_told = status == W4TUNE_NOT_FOUND && dispatcher == NULL &&
                       strstr(w4tune_last_error(), "no such file") != NULL;
   w4tune_close(dispatcher);
-  return is_told && strcmp(w4tune_match_name(W4TUNE_REFUSED), "refused") == 0 ? 0 : 1;
+  const int is_named = strcmp(w4tune_match_name(W4TUNE_REFUSED), "refused") == 0;
+  return is_told && is_named && w4tune_abi_version() == W4TUNE_ABI_VERSION ? 0 : 1;
 }

@@ -20,7 +20,6 @@ using w4::twin::Sync;
 
 struct Shape {
   int row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant;
-  int reduce = 0;
   int ahead = 0;
 };
 
@@ -37,7 +36,7 @@ struct Config {
   static constexpr int kAhead = kShape.ahead;
   static constexpr int kMath = kShape.math;
   static constexpr int kDequant = kShape.dequant;
-  static constexpr int kReduce = kShape.reduce;
+  static constexpr int kReduce = 0;
   static constexpr int kGroupSize = kGroup;
   static constexpr bool kGeglu = kOp == Op::kGeglu;
 };
@@ -46,12 +45,11 @@ template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const BulkPipe family;
   return {&family,
-          parse_kernel_config(
-              fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
-                          "depth_tile={} stages={} ahead={} math={} dequant={} reduce={}",
-                          kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
-                          kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math,
-                          kShape.dequant, kShape.reduce)),
+          parse_kernel_config(fmt::format(
+              "bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
+              "depth_tile={} stages={} ahead={} math={} dequant={} reduce={}",
+              kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
+              kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant, 0)),
           kOp,
           std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
@@ -60,7 +58,7 @@ TwinKernel kernel() {
           }};
 }
 
-// row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant
+// row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant, ahead
 constexpr Shape kOneWarp = {1, 16, 1, 8, 128, 2, 0, 1};
 constexpr Shape kDeepWarps = {2, 16, 4, 16, 256, 3, 0, 1};
 constexpr Shape kTwoFragments = {2, 32, 2, 24, 128, 6, 0, 0};  // stages that are never filled
@@ -76,14 +74,14 @@ constexpr Shape kTwoWarpgroups = {8, 16, 1, 48, 64, 4, 1, 1};
 constexpr Shape kDeepWarpgroups = {4, 16, 4, 56, 256, 2, 1, 1};
 constexpr Shape kWideWgmma = {4, 16, 1, 64, 128, 3, 1, 0};
 
-// Weights straight to registers: one turn, several, turns that end with the depth or before.
-constexpr Shape kHeldOnce = {1, 16, 4, 16, 512, 2, 0, 1, 0, 2};
-constexpr Shape kHeldRows = {1, 64, 2, 8, 128, 3, 0, 1, 0, 2};
-constexpr Shape kHeldDenormals = {2, 32, 1, 16, 128, 2, 0, 3, 0, 4};
-constexpr Shape kHeldScaled = {2, 32, 2, 24, 256, 2, 0, 0, 0, 1};
-constexpr Shape kHeldBlock = {4, 16, 1, 32, 64, 4, 1, 1, 0, 4};
-constexpr Shape kHeldWgmma = {4, 16, 2, 16, 256, 4, 1, 1, 0, 4};
-constexpr Shape kHeldScaledWgmma = {8, 16, 1, 64, 128, 3, 1, 0, 0, 2};
+// Weights straight to registers.
+constexpr Shape kHeldOnce = {1, 16, 4, 16, 512, 2, 0, 1, 2};
+constexpr Shape kHeldRows = {1, 64, 2, 8, 128, 3, 0, 1, 2};
+constexpr Shape kHeldDenormals = {2, 32, 1, 16, 128, 2, 0, 3, 4};
+constexpr Shape kHeldScaled = {2, 32, 2, 24, 256, 2, 0, 0, 1};
+constexpr Shape kHeldBlock = {4, 16, 1, 32, 64, 4, 1, 1, 4};
+constexpr Shape kHeldWgmma = {4, 16, 2, 16, 256, 4, 1, 1, 4};
+constexpr Shape kHeldScaledWgmma = {8, 16, 1, 64, 128, 3, 1, 0, 2};
 
 std::vector<TwinKernel> held_kernels() {
   using w4::BF16;
@@ -143,6 +141,18 @@ TEST(BulkPipeTwin, WeightsInRegistersAreWithinTheBoundsAtRaggedM) {
   expect_within_bounds_at_ragged_m(held_kernels());
 }
 
+// Two turns of the loop and a step: what is in registers is replaced, and the last turn is cut
+// short.
+TEST(BulkPipeTwin, WeightsInRegistersAreReplacedTurnByTurn) {
+  for (const TwinKernel& kernel : held_kernels()) {
+    const Footprint footprint = kernel.footprint();
+    const int steps = 2 * kernel.config.at("ahead") + 1;
+    const int k = steps * footprint.depth_tile * (footprint.depth_tile < 128 ? 2 : 1);
+    const GemmOnTwin gemm(kernel, footprint.row_tile + 16, k, footprint.token_tile);
+    EXPECT_EQ(gemm.run(footprint.token_tile, {}).wrong, "") << kernel.name();
+  }
+}
+
 std::vector<TwinKernel> split_kernels() {
   using w4::BF16;
   using w4::F16;
@@ -165,6 +175,7 @@ TEST(BulkPipeTwin, NoBarrierAndNoWaitCanBeLeftOut) {
       {kernel<F16, kScaledWeights, 128>(), {0, 9}},            // the first, and one before the end
       {kernel<F16, kHeldBlock, 64>(), {5}},                    // the end
       {kernel<F16, kHeldOnce, 128>(), {}},
+      {kernel<F16, kHeldScaledWgmma, 128>(), {0, 9}},
   };
   for (const auto& [kernel, spare] : kernels) {
     SCOPED_TRACE(kernel.name());

@@ -15,6 +15,10 @@
 extern "C" {
 #endif
 
+/* Raised when a struct, a value or a function here changes its meaning, not when functions come
+ * along: a caller that loads the library at run time compares it with w4tune_abi_version(). */
+#define W4TUNE_ABI_VERSION 1
+
 typedef enum w4tune_status {
   W4TUNE_OK = 0,
   W4TUNE_INVALID_ARGUMENT = 1,
@@ -67,6 +71,9 @@ typedef struct w4tune_operands {
   /* 1: programmatic dependent launch, see LaunchOperands in w4tune/dispatcher.h */
   int dependent_launch;
 } w4tune_operands;
+
+/* The W4TUNE_ABI_VERSION that the library was built with. */
+W4TUNE_API int w4tune_abi_version(void);
 
 /* device: CUDA ordinal or -1. device_name: NULL, or the GPU whose rows to load for looking only. */
 W4TUNE_API w4tune_status w4tune_open(const char* path, int device, const char* device_name,
