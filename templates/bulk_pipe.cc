@@ -298,7 +298,7 @@ Cost BulkPipe::cost(const Candidate& candidate, const Workload& workload,
   work.in_flight_bytes = static_cast<double>(shape.direct() ? shape.ahead : shape.stages) *
                          static_cast<double>(shape.step_weight_bytes());
   work.steps = problem.k / shape.depth_tile / work.plan.schedule.split_k;
-  work.stages = shape.direct() ? std::min(shape.stages, shape.ahead + 1) : shape.stages;
+  work.stages = shape.stages;
 
   // Issue slots of one 16-row fragment and one 16-deep step, as for mma_pipe (docs/kernels.md); a
   // wgmma is one whatever the tokens, and nobody issues copies but the producer.

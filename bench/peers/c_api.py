@@ -41,6 +41,9 @@ class _Operands(ctypes.Structure):
 
 _OFFSET8 = 0  # w4tune_encoding
 _POINTER = ctypes.c_void_p
+# W4TUNE_ABI_VERSION of the header that the structs above repeat.
+_ABI_VERSION = 1
+
 _FUNCTIONS = {  # name: (result, arguments)
     "w4tune_open": (ctypes.c_int, (ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, _POINTER)),
     "w4tune_close": (None, (_POINTER,)),
@@ -62,11 +65,6 @@ _FUNCTIONS = {  # name: (result, arguments)
     "w4tune_match_name": (ctypes.c_char_p, (ctypes.c_int,)),
 }
 
-
-# W4TUNE_ABI_VERSION of the header that the structs above repeat.
-_ABI_VERSION = 1
-
-
 def _problem(problem: Problem) -> _Problem:
     return _Problem(
         OPS.index(problem.op), problem.n, problem.k, problem.group, DTYPES.index(problem.dtype)
@@ -84,10 +82,11 @@ class Library:
                 raise OSError(f"{path} has no {name}: build the library of this checkout")
             function.restype = result
             function.argtypes = arguments
-        if self._c.w4tune_abi_version() != _ABI_VERSION:
+        version = self._c.w4tune_abi_version()
+        if version != _ABI_VERSION:
             raise OSError(
-                f"{path} has version {self._c.w4tune_abi_version()} of the C ABI, this needs "
-                f"{_ABI_VERSION}: build the library of this checkout"
+                f"{path} has version {version} of the C ABI, this needs {_ABI_VERSION}: build the "
+                "library of this checkout"
             )
 
     def call(self, name: str, *arguments: object) -> None:

@@ -171,7 +171,7 @@ struct BulkPipe {
 
   // 16-row fragments of the tile that exist: the last tile may reach beyond the weight.
   __device__ __forceinline__ int present_rows() const {
-    const int rows = ((Config::kGeglu ? 2 * args.n : args.n) - row_begin) / 16;
+    const int rows = (End::weight_rows(args) - row_begin) / 16;
     return rows < Config::kRowTile / 16 ? rows : Config::kRowTile / 16;
   }
 
@@ -266,14 +266,14 @@ struct BulkPipe {
   static constexpr int kHeldGroups = kPerRow ? 0 : kTurnBlocks * 64 / kGroup;
   struct Held {
     U32x4 words[kRows][kTurnBlocks];
-    u32 scales[kHeldGroups > 0 ? kHeldGroups : 1];  // lane 8r + i: rows 2i, 2i + 1 of fragment r
+    u32 scales[kHeldGroups > 0 ? kHeldGroups : 1];  // as fragment_scales() takes them
   };
 
   // Requests those of step `step` of the share, in place `turn` of the turn.
   __device__ __forceinline__ void request_held(int step, int turn, Held& held) const {
     if (step >= num_steps) return;
     const int fragment = row_begin / 16 + row_warp * kRows;  // the warp's first, of the weight
-    const int fragments = (Config::kGeglu ? 2 * args.n : args.n) / 16;
+    const int fragments = End::weight_rows(args) / 16;
     const int block = (step_begin + step) * kBlocks + depth_warp * kWarpBlocks;
     const int blocks = args.k / 64;
     const char* const from = static_cast<const char*>(args.w) +
@@ -362,10 +362,7 @@ struct BulkPipe {
   __device__ __forceinline__ void load_scales(const Step& step, const Held& held, int r, int group,
                                               u16& low, u16& high) const {
     if constexpr (kDirect) {
-      const u32 pairs = held.scales[step.turn * kWarpGroups + group];
-      const int odd = lane / 4 % 2 * 16;
-      low = static_cast<u16>(shuffle(pairs, r * 8 + lane / 8) >> odd);
-      high = static_cast<u16>(shuffle(pairs, r * 8 + 4 + lane / 8) >> odd);
+      fragment_scales(held.scales[step.turn * kWarpGroups + group], r, lane, low, high);
       return;
     }
     const u32 at = step.scales + static_cast<u32>(r * num_groups * 32) + group * 32;

@@ -148,4 +148,12 @@ struct FloatDenormalDequant {
   }
 };
 
+// The scales of rows g and g + 8 of 16-row fragment `r` (r < 4), for lane 4g + t. Lane 8r + i of
+// the warp has those of rows 2i and 2i + 1 of fragment r in `pairs`. Whole warps call.
+__device__ __forceinline__ void fragment_scales(u32 pairs, int r, int lane, u16& low, u16& high) {
+  const int odd = lane / 4 % 2 * 16;
+  low = static_cast<u16>(shuffle(pairs, r * 8 + lane / 8) >> odd);
+  high = static_cast<u16>(shuffle(pairs, r * 8 + 4 + lane / 8) >> odd);
+}
+
 }  // namespace w4

@@ -209,12 +209,11 @@ struct MmaReg {
     for (int r = 0; r < kRows; ++r) {
       float scale[2] = {1.0F, 1.0F};
       if constexpr (!kPerRow) {
-        // Lane 8r + i holds the scales of rows 2i and 2i + 1 of fragment r.
-        const u32 low = shuffle(scale_words[slot][g], r * 8 + lane / 8);
-        const u32 high = shuffle(scale_words[slot][g], r * 8 + 4 + lane / 8);
-        const int odd = lane / 4 % 2 * 16;
-        scale[0] = Element::to_f32(static_cast<u16>(low >> odd));
-        scale[1] = Element::to_f32(static_cast<u16>(high >> odd));
+        u16 low;
+        u16 high;
+        fragment_scales(scale_words[slot][g], r, lane, low, high);
+        scale[0] = Element::to_f32(low);
+        scale[1] = Element::to_f32(high);
       }
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {

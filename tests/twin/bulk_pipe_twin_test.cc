@@ -47,9 +47,9 @@ TwinKernel kernel() {
   return {&family,
           parse_kernel_config(fmt::format(
               "bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
-              "depth_tile={} stages={} ahead={} math={} dequant={} reduce={}",
+              "depth_tile={} stages={} ahead={} math={} dequant={} reduce=0",
               kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
-              kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant, 0)),
+              kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant)),
           kOp,
           std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
@@ -147,8 +147,8 @@ TEST(BulkPipeTwin, WeightsInRegistersAreReplacedTurnByTurn) {
   for (const TwinKernel& kernel : held_kernels()) {
     const Footprint footprint = kernel.footprint();
     const int steps = 2 * kernel.config.at("ahead") + 1;
-    const int k = steps * footprint.depth_tile * (footprint.depth_tile < 128 ? 2 : 1);
-    const GemmOnTwin gemm(kernel, footprint.row_tile + 16, k, footprint.token_tile);
+    const GemmOnTwin gemm(kernel, footprint.row_tile + 16, steps * footprint.depth_tile,
+                          footprint.token_tile);
     EXPECT_EQ(gemm.run(footprint.token_tile, {}).wrong, "") << kernel.name();
   }
 }
