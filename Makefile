@@ -3,9 +3,11 @@ GPU ?= auto
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 CTEST_ARGS ?=
+# The Python whose PyTorch the package is tested with and wheels are built by.
+PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test check format device install clean toolkit
+.PHONY: help tune test check format device install wheel clean toolkit python-package
 
 help:
 	@echo 'make tune GPU=a40       build w4tune and run: w4tune --gpu a40 (GPU=auto: the one here)'
@@ -13,6 +15,7 @@ help:
 	@echo 'make check              check the format and run clang-tidy'
 	@echo 'make format             format the sources'
 	@echo 'make device             build what can be carried to another Linux machine'
+	@echo 'make wheel              build the Python package into dist/ (PYTHON=... the one to use)'
 	@echo 'make install PREFIX=... install the tool, libw4tune and its headers'
 	@echo 'make clean              remove build/'
 
@@ -21,10 +24,16 @@ tune: packages-build toolkit
 	cmake --build --preset release --parallel $(JOBS) --target w4tune
 	build/release/cli/w4tune --gpu $(GPU) $(ARGS)
 
-test: packages-build toolkit
-	cmake --preset dev
+test: packages-build toolkit python-package
+	cmake --preset dev -DW4TUNE_PYTHON=$(shell command -v $(PYTHON))
 	cmake --build --preset dev --parallel $(JOBS)
 	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
+
+# What the tests labelled python need; they skip, saying why, where PyTorch is missing.
+python-package: packages-build toolkit
+	@! $(PYTHON) -c 'import torch, pytest' 2>/dev/null || { \
+	  cmake --preset python -DPython3_EXECUTABLE=$$(command -v $(PYTHON)) && \
+	  cmake --build --preset python --parallel $(JOBS); }
 
 check: toolkit
 	cmake --preset tidy
@@ -43,8 +52,11 @@ install: packages-build toolkit
 	cmake --build --preset release --parallel $(JOBS) --target w4tune w4tune_runtime
 	cmake --install build/release --prefix $(PREFIX)
 
+wheel: packages-build toolkit
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist ./python
+
 clean:
-	rm -rf build
+	rm -rf build dist
 
 toolkit: packages-build
 	@cmake -P cmake/cuda_toolkit.cmake 2>/dev/null

@@ -12,8 +12,8 @@
 
 namespace {
 
-constexpr std::array kCommands = {"tune",    "bench",  "show",  "inspect",
-                                  "compare", "export", "doctor"};
+constexpr std::array kCommands = {"tune",    "bench",  "show",     "inspect",
+                                  "compare", "export", "defaults", "doctor"};
 
 int exit_code(w4tune::ErrorCode code) {
   switch (code) {
@@ -43,6 +43,7 @@ int run(int argc, char** argv) {
   w4tune::add_inspect(app, action);
   w4tune::add_compare(app, action);
   w4tune::add_export(app, action);
+  w4tune::add_defaults(app, action);
   w4tune::add_doctor(app, action);
   app.require_subcommand(1);
   app.set_version_flag("--version",

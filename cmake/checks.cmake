@@ -5,7 +5,7 @@ find_program(W4_CLANG_TIDY clang-tidy REQUIRED)
 
 set(shipped core gpu search templates tuner cache runtime cli)
 set(patterns templates/device/*.cuh templates/device/*.cu tests/*.c)
-foreach(folder IN LISTS shipped ITEMS tests bench)
+foreach(folder IN LISTS shipped ITEMS tests bench examples)
   list(APPEND patterns ${folder}/*.h ${folder}/*.cc)
 endforeach()
 file(GLOB_RECURSE formatted CONFIGURE_DEPENDS ${patterns})

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/half.h"
+
 namespace w4tune {
 
 NibblePosition nibble_position(int k, int row, int depth) {
@@ -48,6 +50,26 @@ void pack_weight(const Problem& problem, const std::uint8_t* nibbles, NibbleEnco
     for (int group = 0; group < groups; ++group) {
       packed_scales[scale_position(groups, row, group)] =
           scales[source * static_cast<std::size_t>(groups) + static_cast<std::size_t>(group)];
+    }
+  }
+}
+
+void dequantize_weight(const Problem& problem, const std::uint32_t* packed_weight,
+                       const std::uint16_t* packed_scales, std::uint16_t* w) {
+  const int rows = weight_rows(problem);
+  const int groups = num_groups(problem);
+  for (int row = 0; row < rows; ++row) {
+    std::uint16_t* to = w + static_cast<std::size_t>(source_row(problem, row)) *
+                                static_cast<std::size_t>(problem.k);
+    for (int group = 0; group < groups; ++group) {
+      const float scale =
+          to_float(problem.dtype, packed_scales[scale_position(groups, row, group)]);
+      const int begin = group * problem.group_size;
+      for (int depth = begin; depth < begin + problem.group_size; ++depth) {
+        const NibblePosition at = nibble_position(problem.k, row, depth);
+        const int value = static_cast<int>((packed_weight[at.word] >> at.shift) & 0xF) - 8;
+        to[depth] = from_float(problem.dtype, scale * static_cast<float>(value));
+      }
     }
   }
 }

@@ -43,4 +43,9 @@ void pack_weight(const Problem& problem, const std::uint8_t* nibbles, NibbleEnco
                  const std::uint16_t* scales, std::uint32_t* packed_weight,
                  std::uint16_t* packed_scales);
 
+// The inverse with the scales applied: w [weight_rows, k] row-major in unpacked row order, in the
+// problem's dtype, each q * scale rounded once.
+void dequantize_weight(const Problem& problem, const std::uint32_t* packed_weight,
+                       const std::uint16_t* packed_scales, std::uint16_t* w);
+
 }  // namespace w4tune

@@ -60,13 +60,16 @@ Module::~Module() {
 }
 
 CUfunction Module::function(const char* name) const {
+  if (const CUfunction function = find(name)) return function;
+  throw Error(
+      ErrorCode::kNotFound,
+      fmt::format("no kernel {}: the module does not have it. Declare it extern \"C\".", name));
+}
+
+CUfunction Module::find(const char* name) const {
   CUfunction function = nullptr;
   const CUresult result = driver().module_get_function(&function, module_, name);
-  if (result == CUDA_ERROR_NOT_FOUND) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("no kernel {}: the module does not have it. Declare it extern \"C\".", name));
-  }
+  if (result == CUDA_ERROR_NOT_FOUND) return nullptr;
   check(result, "cuModuleGetFunction");
   return function;
 }

@@ -23,6 +23,8 @@ class Module {
   ~Module();
 
   [[nodiscard]] CUfunction function(const char* name) const;
+  // nullptr where the module has no such function.
+  [[nodiscard]] CUfunction find(const char* name) const;
 
  private:
   CUmodule module_ = nullptr;

@@ -96,7 +96,10 @@ UnpackedWeight to_weight(const void* nibbles, const void* scales, int encoding, 
 Selection to_selection(const w4tune_selection& selection) {
   Selection result;
   result.kernel = static_cast<const TunedKernel*>(selection.kernel);
+  result.match = static_cast<Match>(selection.match);
   result.reason = selection.reason == nullptr ? "" : selection.reason;
+  result.n = selection.n;
+  result.k = selection.k;
   return result;
 }
 
@@ -118,6 +121,18 @@ w4tune_status w4tune_open(const char* path, int device, const char* device_name,
   });
 }
 
+w4tune_status w4tune_open_with_defaults(const char* path, const char* defaults_path, int device,
+                                        w4tune_dispatcher** dispatcher) {
+  return guarded([&] {
+    constexpr const char* kCall = "w4tune_open_with_defaults";
+    w4tune_dispatcher*& out = required(dispatcher, kCall, "dispatcher");
+    w4tune::OpenOptions options;
+    options.device = device;
+    options.defaults_path = &required(defaults_path, kCall, "defaults_path");
+    out = new w4tune_dispatcher{w4tune::Dispatcher::open(path == nullptr ? "" : path, options)};
+  });
+}
+
 void w4tune_close(w4tune_dispatcher* dispatcher) { delete dispatcher; }
 
 const char* w4tune_device_name(const w4tune_dispatcher* dispatcher) {
@@ -131,7 +146,10 @@ w4tune_status w4tune_select(const w4tune_dispatcher* dispatcher, const w4tune_pr
     w4tune_selection& out = required(selection, kCall, "selection");
     const w4tune::Selection found = required(dispatcher, kCall, "dispatcher")
                                         .dispatcher.select(w4tune::to_problem(problem, kCall), m);
-    out = {found.kernel, static_cast<int>(found.match), found.reason};
+    out = {found.kernel,  static_cast<int>(found.match),
+           found.reason,  found.n,
+           found.k,       found.time_us,
+           found.fp16_us, found.floor_us};
   });
 }
 
@@ -191,6 +209,55 @@ w4tune_status w4tune_pack_weights_device(const w4tune_dispatcher* dispatcher,
         .dispatcher.pack_weights(w4tune::to_problem(problem, kCall),
                                  w4tune::to_weight(nibbles, scales, encoding, kCall), packed_w,
                                  packed_scales, static_cast<w4tune::CudaStream>(stream));
+  });
+}
+
+w4tune_status w4tune_dequantize_host(const w4tune_problem* problem, const void* packed_w,
+                                     const void* packed_scales, void* w) {
+  return guarded([&] {
+    w4tune::dequantize_weights(w4tune::to_problem(problem, "w4tune_dequantize_host"), packed_w,
+                               packed_scales, w);
+  });
+}
+
+w4tune_status w4tune_dequantize_device(const w4tune_dispatcher* dispatcher,
+                                       const w4tune_problem* problem, const void* packed_w,
+                                       const void* packed_scales, void* w, void* stream) {
+  return guarded([&] {
+    constexpr const char* kCall = "w4tune_dequantize_device";
+    required(dispatcher, kCall, "dispatcher")
+        .dispatcher.dequantize(w4tune::to_problem(problem, kCall), packed_w, packed_scales, w,
+                               static_cast<w4tune::CudaStream>(stream));
+  });
+}
+
+w4tune_status w4tune_activate(const w4tune_dispatcher* dispatcher, int dtype, const void* h,
+                              void* y, int m, int n, void* stream) {
+  return guarded([&] {
+    constexpr const char* kCall = "w4tune_activate";
+    required(dispatcher, kCall, "dispatcher")
+        .dispatcher.activate(w4tune::checked_enum(dtype, w4tune::Dtype::kBF16, kCall, "dtype"), h,
+                             y, m, n, static_cast<w4tune::CudaStream>(stream));
+  });
+}
+
+w4tune_status w4tune_rotate(const w4tune_dispatcher* dispatcher, const w4tune_rotation* rotation,
+                            void* stream) {
+  return guarded([&] {
+    constexpr const char* kCall = "w4tune_rotate";
+    const w4tune_rotation& r = required(rotation, kCall, "rotation");
+    required(dispatcher, kCall, "dispatcher")
+        .dispatcher.rotate(
+            {.x = r.x,
+             .permutation = r.permutation,
+             .blocks = r.blocks,
+             .y = r.y,
+             .m = r.m,
+             .width = r.width,
+             .block = r.block,
+             .ldx = r.ldx,
+             .dtype = w4tune::checked_enum(r.dtype, w4tune::Dtype::kBF16, kCall, "rotation.dtype")},
+            static_cast<w4tune::CudaStream>(stream));
   });
 }
 

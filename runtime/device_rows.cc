@@ -56,17 +56,30 @@ std::string list(const Image& image) {
                           list(image), command));
 }
 
-DeviceRows load(const std::string& path, const DeviceInfo& gpu, const Wanted& is_same,
-                std::string_view command) {
+// Rows of the same GPU, else of a related one; `other_rows` is what the file has instead of them.
+std::optional<DeviceRows> find(const std::string& path, const DeviceInfo& gpu,
+                               const Wanted& is_same, Image& other_rows) {
   Image own = load_image(path, is_same);
   if (auto rows = closest(own, gpu.sm_count)) {
     rows->is_same_gpu = true;
-    return std::move(*rows);
+    return rows;
   }
   // A second look, so that the common case never reads what it does not need.
-  Image related =
+  other_rows =
       load_image(path, [&](const DeviceInfo& other) { return gpu.sm != 0 && other.sm == gpu.sm; });
-  if (auto rows = closest(related, gpu.sm_count)) return std::move(*rows);
+  return closest(other_rows, gpu.sm_count);
+}
+
+Wanted same_as(const DeviceInfo& gpu) {
+  return [gpu](const DeviceInfo& other) {
+    return other.name == gpu.name && other.sm == gpu.sm && other.sm_count == gpu.sm_count;
+  };
+}
+
+DeviceRows load(const std::string& path, const DeviceInfo& gpu, const Wanted& is_same,
+                std::string_view command) {
+  Image related;
+  if (auto rows = find(path, gpu, is_same, related)) return std::move(*rows);
   const std::string name = gpu.sm == 0
                                ? fmt::format("'{}'", gpu.name)
                                : fmt::format("{} (sm {}, {} SMs)", gpu.name, gpu.sm, gpu.sm_count);
@@ -76,12 +89,12 @@ DeviceRows load(const std::string& path, const DeviceInfo& gpu, const Wanted& is
 }  // namespace
 
 DeviceRows load_device_rows(const std::string& path, const DeviceInfo& gpu) {
-  return load(
-      path, gpu,
-      [&](const DeviceInfo& other) {
-        return other.name == gpu.name && other.sm == gpu.sm && other.sm_count == gpu.sm_count;
-      },
-      "w4tune --gpu auto");
+  return load(path, gpu, same_as(gpu), "w4tune --gpu auto");
+}
+
+std::optional<DeviceRows> find_device_rows(const std::string& path, const DeviceInfo& gpu) {
+  Image other_rows;
+  return find(path, gpu, same_as(gpu), other_rows);
 }
 
 DeviceRows load_device_rows(const std::string& path, const std::string& name_or_alias) {
@@ -95,6 +108,23 @@ DeviceRows load_device_rows(const std::string& path, const std::string& name_or_
   return load(
       path, gpu,
       [&](const DeviceInfo& other) { return equals_ignoring_case(other.name, gpu.name); }, command);
+}
+
+DeviceRows load_default_rows(const std::string& path, const DeviceInfo& gpu) {
+  Image image = load_image(path, [&](const DeviceInfo& other) {
+    return other.sm / 10 == gpu.sm / 10 && other.sm <= gpu.sm;
+  });
+  Image::Device* best = nullptr;
+  for (Image::Device& device : image.devices) {
+    if (best == nullptr || device.info.sm > best->info.sm) best = &device;
+  }
+  if (best == nullptr) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("no default kernels for {} (sm {}) in '{}': the file has them for {}. "
+                            "Tune this GPU: w4tune --gpu auto",
+                            gpu.name, gpu.sm, path, list(image)));
+  }
+  return {.device = std::move(*best), .cubins = std::move(image.cubins), .is_same_gpu = false};
 }
 
 }  // namespace w4tune

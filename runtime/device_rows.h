@@ -1,6 +1,8 @@
 // Which rows of a cache file serve a GPU: its own, else those of its nearest relative.
 #pragma once
 
+#include <map>
+#include <optional>
 #include <string>
 
 #include "cache/image.h"
@@ -18,7 +20,14 @@ struct DeviceRows {
 // sm_count. Throws Error{kNotFound} when the file has neither, and as load_image does.
 DeviceRows load_device_rows(const std::string& path, const DeviceInfo& gpu);
 
+// The same; empty instead of kNotFound for a file that is there and has no such rows.
+std::optional<DeviceRows> find_device_rows(const std::string& path, const DeviceInfo& gpu);
+
 // The same by name, ignoring case, or by alias. A GPU that only the file knows is found by name.
 DeviceRows load_device_rows(const std::string& path, const std::string& name_or_alias);
+
+// From a file of defaults: the rows whose code runs on `gpu`, those of its major architecture with
+// the highest minor one that is not above its own. Throws Error{kNotFound} when there are none.
+DeviceRows load_default_rows(const std::string& path, const DeviceInfo& gpu);
 
 }  // namespace w4tune

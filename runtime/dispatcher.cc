@@ -40,24 +40,26 @@ std::int64_t checked_stride(const char* name, std::int64_t stride, int width) {
                   name, stride, kStrideMultiple, width));
 }
 
-w4::GemmArgs checked_args(const TunedKernel& kernel, const LaunchOperands& operands) {
+w4::GemmArgs checked_args(const TunedKernel& kernel, const Problem& problem,
+                          const LaunchOperands& operands) {
   check_pointer("launch", "x", operands.x);
   check_pointer("launch", "w", operands.w);
   check_pointer("launch", "scales", operands.scales);
   check_pointer("launch", "y", operands.y);
-  if (operands.m < 1 || operands.m > kernel.max_m) {
-    invalid(fmt::format("launch: m = {} must be from 1 to {}.", operands.m, kernel.max_m));
+  const int most = max_tokens(kernel.footprint, problem, kernel.schedule.split_k);
+  if (operands.m < 1 || operands.m > most) {
+    invalid(fmt::format("launch: m = {} must be from 1 to {}.", operands.m, most));
   }
   w4::GemmArgs args{};
   args.x = operands.x;
   args.w = operands.w;
   args.scales = operands.scales;
   args.y = operands.y;
-  args.ldx = checked_stride("ldx", operands.ldx, kernel.problem.k);
-  args.ldy = checked_stride("ldy", operands.ldy, kernel.problem.n);
+  args.ldx = checked_stride("ldx", operands.ldx, problem.k);
+  args.ldy = checked_stride("ldy", operands.ldy, problem.n);
   args.m = operands.m;
-  args.n = kernel.problem.n;
-  args.k = kernel.problem.k;
+  args.n = problem.n;
+  args.k = problem.k;
   return args;
 }
 
@@ -67,11 +69,26 @@ class Dispatcher::Impl {
  public:
   Impl(const std::string& path, const OpenOptions& options) {
     if (options.device_name.empty()) gpu_ = std::make_unique<GpuState>(options.device);
-    DeviceRows rows = gpu_ ? load_device_rows(path, query_device(gpu_->device()))
-                           : load_device_rows(path, options.device_name);
-    device_name_ = rows.device.info.name;
-    table_ = std::make_unique<Table>(std::move(rows.device.winners), rows.is_same_gpu);
-    if (gpu_) gpu_->load(rows, *table_);
+    if (!gpu_) {
+      DeviceRows rows = load_device_rows(path, options.device_name);
+      device_name_ = rows.device.info.name;
+      table_ = std::make_unique<Table>(std::move(rows.device.winners), rows.is_same_gpu);
+      return;
+    }
+    const DeviceInfo info = query_device(gpu_->device());
+    DeviceRows tuned;
+    DeviceRows defaults;
+    const bool has_defaults = !options.defaults_path.empty();
+    if (has_defaults) defaults = load_default_rows(options.defaults_path, info);
+    if (!has_defaults) {
+      tuned = load_device_rows(path, info);
+    } else if (!path.empty()) {
+      tuned = find_device_rows(path, info).value_or(DeviceRows{});
+    }
+    device_name_ = tuned.device.info.name;
+    table_ =
+        std::make_unique<Table>(tuned.device.winners, tuned.is_same_gpu, defaults.device.winners);
+    gpu_->load({&tuned, &defaults}, *table_);
   }
 
   [[nodiscard]] const Table& table() const { return *table_; }
@@ -119,8 +136,17 @@ void Dispatcher::launch(const Selection& selection, const LaunchOperands& operan
   if (!impl_->table().owns(selection.kernel)) {
     invalid("launch: the Selection belongs to another Dispatcher. Select from this one.");
   }
-  const w4::GemmArgs args = checked_args(*selection.kernel, operands);
-  impl_->gpu("launch").launch(*selection.kernel, args, stream, operands.dependent_launch);
+  const TunedKernel& kernel = *selection.kernel;
+  Problem problem = kernel.problem;
+  if (kernel.is_default) {
+    const bool one_group = problem.group_size == problem.k;
+    problem.n = selection.n;
+    problem.k = selection.k;
+    if (one_group) problem.group_size = problem.k;
+    validate(problem);
+  }
+  const w4::GemmArgs args = checked_args(kernel, problem, operands);
+  impl_->gpu("launch").launch(kernel, problem, args, stream, operands.dependent_launch);
 }
 
 void Dispatcher::pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
@@ -133,9 +159,46 @@ void Dispatcher::pack_weights(const Problem& problem, const UnpackedWeight& weig
   impl_->gpu("pack_weights").pack_weights(problem, weight, packed_w, packed_scales, stream);
 }
 
+void Dispatcher::dequantize(const Problem& problem, const void* packed_w, const void* packed_scales,
+                            void* w, CudaStream stream) const {
+  validate(problem);
+  check_pointer("dequantize", "packed_w", packed_w);
+  check_pointer("dequantize", "packed_scales", packed_scales);
+  check_pointer("dequantize", "w", w);
+  impl_->gpu("dequantize").dequantize(problem, packed_w, packed_scales, w, stream);
+}
+
+void Dispatcher::activate(Dtype dtype, const void* h, void* y, int m, int n,
+                          CudaStream stream) const {
+  check_pointer("activate", "h", h);
+  check_pointer("activate", "y", y);
+  if (m < 1) invalid(fmt::format("activate: m = {} must be at least 1.", m));
+  if (n < 8 || n % 8 != 0) invalid(fmt::format("activate: n = {} must be a multiple of 8.", n));
+  impl_->gpu("activate").activate(dtype, h, y, m, n, stream);
+}
+
+void Dispatcher::rotate(const Rotation& rotation, CudaStream stream) const {
+  check_pointer("rotate", "x", rotation.x, 2);
+  check_pointer("rotate", "blocks", rotation.blocks, 2);
+  check_pointer("rotate", "y", rotation.y, 2);
+  if (rotation.m < 1) invalid(fmt::format("rotate: m = {} must be at least 1.", rotation.m));
+  if (rotation.width < 1)
+    invalid(fmt::format("rotate: width = {} must be at least 1.", rotation.width));
+  if (rotation.block < 1 || rotation.block > kMaxRotationBlock) {
+    invalid(
+        fmt::format("rotate: block = {} must be from 1 to {}.", rotation.block, kMaxRotationBlock));
+  }
+  if (rotation.ldx != 0 && rotation.ldx < rotation.width) {
+    invalid(fmt::format("rotate: ldx = {} must be at least {}, or 0 for dense rows.", rotation.ldx,
+                        rotation.width));
+  }
+  impl_->gpu("rotate").rotate(rotation, stream);
+}
+
 std::vector<ServedInterval> Dispatcher::intervals() const {
   std::vector<ServedInterval> intervals;
   for (const TunedKernel& kernel : impl_->table().kernels()) {
+    if (kernel.is_default) continue;
     intervals.push_back({.problem = kernel.problem,
                          .m = kernel.m,
                          .m_lo = kernel.m_lo,

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <exception>
+#include <map>
+#include <string>
 #include <string_view>
 
 #include "gpu/device.h"
@@ -16,10 +20,32 @@ namespace {
 
 constexpr const char* kGemmKernel = "w4_kernel";
 constexpr const char* kUtilityModule = "utility";
-constexpr const char* kPackKernel = "w4_pack_weight";
+// By GpuState::Utility: the call that needs it, and its kernels for FP16 and BF16.
+struct UtilityNames {
+  const char* call;
+  std::array<const char*, 2> kernels;
+};
+constexpr std::array<UtilityNames, 4> kUtilities = {
+    {{"pack_weights", {"w4_pack_weight", "w4_pack_weight"}},
+     {"dequantize", {"w4_dequantize_f16", "w4_dequantize_bf16"}},
+     {"activate", {"w4_activate_f16", "w4_activate_bf16"}},
+     {"rotate", {"w4_rotate_f16", "w4_rotate_bf16"}}}};
 
-constexpr std::uint32_t kPackThreads = 256;
-constexpr std::size_t kPackMaxBlocks = 4096;  // the kernel strides over the rest
+constexpr std::uint32_t kThreads = 256;       // of a CTA of any utility kernel
+constexpr std::size_t kMaxStriding = 4096;    // CTAs; kernels that stride do the rest
+constexpr std::uint32_t kRotationTokens = 8;  // of a thread: w4::rotate in device/utility.cu
+
+std::uint32_t striding_grid(std::size_t threads) {
+  return static_cast<std::uint32_t>(std::min((threads + kThreads - 1) / kThreads, kMaxStriding));
+}
+
+const std::string& cubin_of(const std::vector<const DeviceRows*>& layers, const std::string& key) {
+  for (const DeviceRows* rows : layers) {
+    const auto at = rows->cubins.find(key);
+    if (at != rows->cubins.end()) return at->second;
+  }
+  throw Error(ErrorCode::kInternal, fmt::format("no file has compilation {}", key));
+}
 
 }  // namespace
 
@@ -61,21 +87,24 @@ ContextScope::~ContextScope() {
   if (is_switched_) driver().ctx_set_current(previous_);
 }
 
-GpuState::GpuState(int device)
-    : context_(device), can_begin_early_(query_device(context_.device()).sm >= 90) {}
+GpuState::GpuState(int device) : context_(device) {
+  const DeviceInfo info = query_device(context_.device());
+  sm_count_ = info.sm_count;
+  can_begin_early_ = info.sm >= 90;
+}
 
 GpuState::~GpuState() {
   try {
     const ContextScope scope(context_.handle());
     workspace_.reset();
-    pack_kernel_.reset();
+    utilities_.reset();
     kernels_.clear();
   } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
     // The context is gone, and what it held with it.
   }
 }
 
-void GpuState::load(const DeviceRows& rows, Table& table) {
+void GpuState::load(const std::vector<const DeviceRows*>& layers, Table& table) {
   const ContextScope scope(context_.handle());
   struct Loaded {
     std::size_t index = 0;
@@ -83,7 +112,7 @@ void GpuState::load(const DeviceRows& rows, Table& table) {
   };
   std::map<std::string_view, Loaded> by_cubin;  // several keys may share one cubin
   for (TunedKernel& tuned : table.kernels()) {
-    const std::string& cubin = rows.cubins.at(tuned.compilation_key);
+    const std::string& cubin = cubin_of(layers, tuned.compilation_key);
     const auto [at, is_new] = by_cubin.try_emplace(cubin, Loaded{.index = kernels_.size()});
     if (is_new) kernels_.emplace_back(cubin, kGemmKernel);
     at->second.smem_bytes = std::max(at->second.smem_bytes, tuned.footprint.smem_bytes);
@@ -92,16 +121,37 @@ void GpuState::load(const DeviceRows& rows, Table& table) {
   for (const auto& [cubin, loaded] : by_cubin) {
     kernels_[loaded.index].allow_dynamic_smem(static_cast<std::size_t>(loaded.smem_bytes));
   }
-  for (const auto& [name, key] : rows.device.device_kernels) {
-    if (name == kUtilityModule) pack_kernel_.emplace(rows.cubins.at(key), kPackKernel);
+  for (const DeviceRows* rows : layers) {
+    for (const auto& [name, key] : rows->device.device_kernels) {
+      if (name == kUtilityModule) utilities_.emplace(rows->cubins.at(key));
+    }
   }
-  workspace_.emplace(table.workspace_need());
+  static_assert(kUtilities.size() == static_cast<std::size_t>(Utility::kCount));
+  for (std::size_t i = 0; utilities_ && i < kUtilities.size(); ++i) {
+    for (std::size_t dtype = 0; dtype < 2; ++dtype) {
+      utility_functions_[i][dtype] = utilities_->find(kUtilities[i].kernels[dtype]);
+    }
+  }
+  workspace_.emplace(table.workspace_need(sm_count_));
 }
 
-void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream,
-                      bool dependent) {
+CUfunction GpuState::utility(Utility utility, Dtype dtype) const {
+  const auto index = static_cast<std::size_t>(utility);
+  const CUfunction function = utility_functions_[index][static_cast<std::size_t>(dtype)];
+  if (function != nullptr) return function;
+  throw Error(ErrorCode::kNotFound,
+              fmt::format("{}: the file has no kernel for it: it was not made by this version of "
+                          "w4tune. Tune again.",
+                          kUtilities[index].call));
+}
+
+void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::GemmArgs args,
+                      CUstream stream, bool dependent) {
   const ContextScope scope(context_.handle());
-  const LaunchPlan plan = fit_launch_plan(kernel, args.m, workspace_->size());
+  const Footprint& footprint = kernel.footprint;
+  const Schedule schedule =
+      kernel.is_default ? default_schedule(footprint, problem, args.m, sm_count_) : kernel.schedule;
+  const LaunchPlan plan = fit_launch_plan(footprint, problem, args.m, schedule, workspace_->size());
   if (plan.counter_count > 0) {
     const Workspace::Slot slot = workspace_->slot(stream);
     args.partials = slot.partials;
@@ -109,7 +159,6 @@ void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream str
   }
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
-  const Footprint& footprint = kernel.footprint;
   dependent = dependent && footprint.dependent && can_begin_early_;
   args.dependent = dependent ? 1 : 0;
   CUtensorMap tokens{};
@@ -124,10 +173,7 @@ void GpuState::launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream str
 
 void GpuState::pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
                             void* packed_scales, CUstream stream) const {
-  if (!pack_kernel_) {
-    throw Error(ErrorCode::kNotFound,
-                "pack_weights: the file has no packing kernel. Tune again, or pack on the CPU.");
-  }
+  const CUfunction function = utility(Utility::kPack, problem.dtype);
   const ContextScope scope(context_.handle());
   const void* nibbles = weight.nibbles;
   const void* scales = weight.scales;
@@ -141,9 +187,44 @@ void GpuState::pack_weights(const Problem& problem, const UnpackedWeight& weight
   void* params[] = {&nibbles, &scales, &packed_w, &packed_scales, &rows,
                     &n,       &k,      &groups,   &geglu,         &flip};
   const std::size_t words = weight_bytes(problem) / sizeof(std::uint32_t);
-  const std::size_t blocks = std::min((words + kPackThreads - 1) / kPackThreads, kPackMaxBlocks);
-  w4tune::launch(pack_kernel_->function(), static_cast<std::uint32_t>(blocks), kPackThreads, 0,
-                 stream, params);
+  w4tune::launch(function, striding_grid(words), kThreads, 0, stream, params);
+}
+
+void GpuState::dequantize(const Problem& problem, const void* packed_w, const void* packed_scales,
+                          void* w, CUstream stream) const {
+  const CUfunction function = utility(Utility::kDequantize, problem.dtype);
+  const ContextScope scope(context_.handle());
+  int rows = weight_rows(problem);
+  int n = problem.n;
+  int k = problem.k;
+  int groups = num_groups(problem);
+  int geglu = problem.op == Op::kGeglu ? 1 : 0;
+  void* params[] = {&packed_w, &packed_scales, &w, &rows, &n, &k, &groups, &geglu};
+  // A lane for 32 weights.
+  const auto weights = static_cast<std::size_t>(rows) * static_cast<std::size_t>(k);
+  w4tune::launch(function, striding_grid(weights / 32), kThreads, 0, stream, params);
+}
+
+void GpuState::activate(Dtype dtype, const void* h, void* y, int m, int n, CUstream stream) const {
+  const CUfunction function = utility(Utility::kActivate, dtype);
+  const ContextScope scope(context_.handle());
+  void* params[] = {&h, &y, &m, &n};
+  const auto outputs = static_cast<std::size_t>(m) * static_cast<std::size_t>(n);
+  w4tune::launch(function, striding_grid(outputs / 8), kThreads, 0, stream, params);
+}
+
+void GpuState::rotate(const Rotation& rotation, CUstream stream) const {
+  const CUfunction function = utility(Utility::kRotate, rotation.dtype);
+  const ContextScope scope(context_.handle());
+  Rotation r = rotation;
+  if (r.ldx == 0) r.ldx = r.width;
+  int columns = static_cast<int>(std::bit_ceil(static_cast<unsigned>(std::max(r.block, 16))));
+  const auto tokens = kThreads / static_cast<std::uint32_t>(columns) * kRotationTokens;
+  const auto blocks = static_cast<std::uint32_t>((r.width + r.block - 1) / r.block);
+  const std::uint32_t grid = blocks * ((static_cast<std::uint32_t>(r.m) + tokens - 1) / tokens);
+  void* params[] = {&r.x,     &r.permutation, &r.blocks, &r.y,  &r.m,
+                    &r.width, &r.block,       &columns,  &r.ldx};
+  w4tune::launch(function, grid, kThreads, 0, stream, params);
 }
 
 }  // namespace w4tune

@@ -5,10 +5,10 @@
 
 #include <cuda.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "core/gemm_args.h"
@@ -16,6 +16,7 @@
 #include "runtime/device_rows.h"
 #include "runtime/table.h"
 #include "runtime/workspace.h"
+#include "w4tune/dispatcher.h"
 #include "w4tune/packing.h"
 
 namespace w4tune {
@@ -62,21 +63,36 @@ class GpuState {
 
   [[nodiscard]] int device() const { return context_.device(); }
 
-  // Loads each distinct cubin once and fills in the functions of the table; called once.
-  void load(const DeviceRows& rows, Table& table);
+  // Loads each distinct cubin once and fills in the functions of the table, which was made from
+  // these rows; called once. Utility kernels come from the last rows that have them.
+  void load(const std::vector<const DeviceRows*>& layers, Table& table);
 
   // Enqueues, as a dependent launch where `dependent` is set and the kernel may; partials, counters
-  // and schedule of `args` are filled in here.
-  void launch(const TunedKernel& kernel, w4::GemmArgs args, CUstream stream, bool dependent);
+  // and schedule of `args` are filled in here. `problem` has the n and k of `args`.
+  void launch(const TunedKernel& kernel, const Problem& problem, w4::GemmArgs args, CUstream stream,
+              bool dependent);
 
   void pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
                     void* packed_scales, CUstream stream) const;
+  void dequantize(const Problem& problem, const void* packed_w, const void* packed_scales, void* w,
+                  CUstream stream) const;
+  void activate(Dtype dtype, const void* h, void* y, int m, int n, CUstream stream) const;
+  void rotate(const Rotation& rotation, CUstream stream) const;
 
  private:
+  // Kernels of the utility module, each for both dtypes.
+  enum class Utility : std::uint8_t { kPack, kDequantize, kActivate, kRotate, kCount };
+
+  // Throws Error{kNotFound} where the files have none.
+  [[nodiscard]] CUfunction utility(Utility utility, Dtype dtype) const;
+
   ServingContext context_;
+  int sm_count_;
   bool can_begin_early_;  // sm_90 knows dependent launches
   std::vector<Kernel> kernels_;
-  std::optional<Kernel> pack_kernel_;
+  std::optional<Module> utilities_;
+  std::array<std::array<CUfunction, 2>, static_cast<std::size_t>(Utility::kCount)>
+      utility_functions_{};  // by utility and dtype; nullptr: none
   std::optional<Workspace> workspace_;
 };
 

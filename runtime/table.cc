@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <limits>
 #include <tuple>
@@ -15,19 +16,14 @@ namespace w4tune {
 namespace {
 
 constexpr const char* kUnknownProblem = "the file has no kernel for this problem";
+constexpr const char* kInvalidProblem =
+    "no kernel is possible: n must be a multiple of 16, k of 64 and of the group, and the group "
+    "32, 64, 128 or k";
 constexpr const char* kNoTokens = "m must be at least 1";
 
 static_assert(kUnboundedTokens == kUnboundedM);
 
-// Largest M whose one-dimensional grid the GPU takes.
-int max_tokens(const Winner& winner) {
-  const std::int64_t row_tiles =
-      (weight_rows(winner.problem) + winner.footprint.row_tile - 1) / winner.footprint.row_tile;
-  const std::int64_t token_tiles =
-      std::numeric_limits<std::int32_t>::max() / (row_tiles * winner.candidate.schedule.split_k);
-  return static_cast<int>(
-      std::min<std::int64_t>(token_tiles * winner.footprint.token_tile, kUnboundedM));
-}
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 void check_winner(const Winner& winner) {
   validate(winner.problem);
@@ -37,7 +33,7 @@ void check_winner(const Winner& winner) {
                        winner.m_hi <= kUnboundedM && f.row_tile >= 1 && f.token_tile >= 1 &&
                        f.depth_tile >= 1 && f.threads >= 1 && f.threads <= 1024 &&
                        f.smem_bytes >= 0 && s.split_k >= 1 && s.raster >= 1 &&
-                       max_tokens(winner) >= winner.m;
+                       max_tokens(f, winner.problem, s.split_k) >= winner.m;
   if (is_sane) return;
   throw Error(ErrorCode::kDatabase,
               fmt::format("the cache is damaged: the winner of {} is not possible. Restore a copy, "
@@ -62,7 +58,6 @@ TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu) {
   kernel.m_hi = winner.m_hi;
   kernel.footprint = winner.footprint;
   kernel.schedule = winner.candidate.schedule;
-  kernel.max_m = max_tokens(winner);
   kernel.config = to_string(winner.candidate);
   kernel.compilation_key = std::move(winner.compilation_key);
   kernel.time_us_median = winner.time_us_median;
@@ -71,34 +66,98 @@ TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu) {
   return kernel;
 }
 
-}  // namespace
-
-Table::Table(std::vector<Winner> winners, bool is_same_gpu) {
+void sort_by_problem(std::vector<Winner>& winners) {
   std::sort(winners.begin(), winners.end(), [](const Winner& a, const Winner& b) {
     return std::tie(a.problem, a.m) < std::tie(b.problem, b.m);
   });
-  for (Winner& winner : winners) {
-    if (ranges_.empty() || ranges_.back().problem != winner.problem) {
-      ranges_.push_back({winner.problem, kernels_.size(), kernels_.size()});
+}
+
+// Whether every kernel could be asked for the problem: what validate() says, without throwing.
+bool is_valid(const Problem& problem) {
+  try {
+    validate(problem);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+Problem default_key(const Problem& problem) {
+  Problem key = problem;
+  const bool one_group = problem.group_size == problem.k;
+  key.n = 0;
+  key.k = 0;
+  if (one_group) key.group_size = 0;
+  return key;
+}
+
+Schedule default_schedule(const Footprint& footprint, const Problem& problem, int m, int sm_count) {
+  constexpr int kLeastSteps = 4;  // of a share of the depth: less does not fill its pipeline
+  const int tiles =
+      ceil_div(weight_rows(problem), footprint.row_tile) * ceil_div(m, footprint.token_tile);
+  const int most = std::max(1, problem.k / footprint.depth_tile / kLeastSteps);
+  return {.split_k = std::min(most, ceil_div(sm_count, tiles)), .raster = 1};
+}
+
+Table::Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults) {
+  const auto add = [&](std::vector<Range>& ranges, const Problem& problem, Winner&& winner) {
+    if (ranges.empty() || ranges.back().problem != problem) {
+      ranges.push_back({problem, kernels_.size(), kernels_.size()});
     }
     kernels_.push_back(tuned_kernel(std::move(winner), is_same_gpu));
     m_hi_.push_back(kernels_.back().m_hi);
-    ranges_.back().end = kernels_.size();
+    ranges.back().end = kernels_.size();
+  };
+  sort_by_problem(winners);
+  for (Winner& winner : winners) {
+    const Problem problem = winner.problem;
+    add(ranges_, problem, std::move(winner));
   }
+  sort_by_problem(defaults);
+  for (Winner& winner : defaults) {
+    const Problem key = default_key(winner.problem);
+    add(defaults_, key, std::move(winner));
+    TunedKernel& kernel = kernels_.back();
+    kernel.match_at_m = kernel.match_nearby = Match::kDefault;
+    kernel.is_default = true;
+    kernel.time_us_median = kernel.floor_us = kernel.baseline_us = 0.0;  // of the example
+  }
+  std::sort(defaults_.begin(), defaults_.end(),
+            [](const Range& a, const Range& b) { return a.problem < b.problem; });
 }
 
 Selection Table::select(const Problem& problem, int m) const noexcept {
   if (m < 1) return {.reason = kNoTokens};
-  const auto range =
-      std::lower_bound(ranges_.begin(), ranges_.end(), problem,
-                       [](const Range& a, const Problem& b) { return a.problem < b; });
-  if (range == ranges_.end() || range->problem != problem) return {.reason = kUnknownProblem};
-  const auto first = m_hi_.begin() + static_cast<std::ptrdiff_t>(range->begin);
+  const auto find = [](const std::vector<Range>& ranges, const Problem& wanted) {
+    const auto range =
+        std::lower_bound(ranges.begin(), ranges.end(), wanted,
+                         [](const Range& a, const Problem& b) { return a.problem < b; });
+    return range == ranges.end() || range->problem != wanted ? nullptr : &*range;
+  };
+  if (const Range* range = find(ranges_, problem)) return select_from(*range, problem, m);
+  if (defaults_.empty()) return {.reason = kUnknownProblem};
+  if (!is_valid(problem)) return {.reason = kInvalidProblem};
+  if (const Range* range = find(defaults_, default_key(problem))) {
+    return select_from(*range, problem, m);
+  }
+  return {.reason = kUnknownProblem};
+}
+
+Selection Table::select_from(const Range& range, const Problem& problem, int m) const noexcept {
+  const auto first = m_hi_.begin() + static_cast<std::ptrdiff_t>(range.begin);
   // The last interval serves whatever is beyond it.
-  const auto last = m_hi_.begin() + static_cast<std::ptrdiff_t>(range->end) - 1;
+  const auto last = m_hi_.begin() + static_cast<std::ptrdiff_t>(range.end) - 1;
   const auto at = std::lower_bound(first, last, m) - m_hi_.begin();
   const TunedKernel& kernel = kernels_[static_cast<std::size_t>(at)];
-  return {.kernel = &kernel, .match = m == kernel.m ? kernel.match_at_m : kernel.match_nearby};
+  return {.kernel = &kernel,
+          .match = m == kernel.m ? kernel.match_at_m : kernel.match_nearby,
+          .n = problem.n,
+          .k = problem.k,
+          .time_us = static_cast<float>(kernel.time_us_median),
+          .fp16_us = static_cast<float>(kernel.baseline_us),
+          .floor_us = static_cast<float>(kernel.floor_us)};
 }
 
 bool Table::owns(const TunedKernel* kernel) const noexcept {
@@ -106,30 +165,51 @@ bool Table::owns(const TunedKernel* kernel) const noexcept {
   return !kernels_.empty() && !before(kernel, kernels_.data()) && !before(&kernels_.back(), kernel);
 }
 
-WorkspaceNeed Table::workspace_need() const {
+WorkspaceNeed Table::workspace_need(int sm_count) const {
   WorkspaceNeed need;
+  const auto add = [&need](std::size_t partial_bytes, std::size_t counter_count) {
+    need.partial_bytes = std::max(need.partial_bytes, partial_bytes);
+    need.counter_count = std::max(need.counter_count, counter_count);
+  };
   for (const TunedKernel& kernel : kernels_) {
-    const int m = std::min(kernel.m_hi == kUnboundedM ? kernel.m : kernel.m_hi, kernel.max_m);
-    const LaunchPlan plan = make_launch_plan(kernel.footprint, kernel.problem, m, kernel.schedule);
-    need.partial_bytes = std::max(need.partial_bytes, plan.partial_bytes);
-    need.counter_count = std::max(need.counter_count, plan.counter_count);
+    const Footprint& footprint = kernel.footprint;
+    if (kernel.is_default) {
+      // Split where there are fewer tiles than SMs, into fewer CTAs than two for each SM.
+      const auto tile = static_cast<std::size_t>(footprint.row_tile) *
+                        static_cast<std::size_t>(footprint.token_tile) * sizeof(float);
+      const auto sms = static_cast<std::size_t>(sm_count);
+      add(2 * sms * tile, sms);
+      continue;
+    }
+    const int m = std::min(kernel.m_hi == kUnboundedM ? kernel.m : kernel.m_hi,
+                           max_tokens(footprint, kernel.problem, kernel.schedule.split_k));
+    const LaunchPlan plan = make_launch_plan(footprint, kernel.problem, m, kernel.schedule);
+    add(plan.partial_bytes, plan.counter_count);
   }
   return need;
 }
 
-LaunchPlan fit_launch_plan(const TunedKernel& kernel, int m, const WorkspaceNeed& available) {
-  const LaunchPlan plan = make_launch_plan(kernel.footprint, kernel.problem, m, kernel.schedule);
+// In 64 bits: a grid has 2^31 - 1 CTAs at most.
+int max_tokens(const Footprint& footprint, const Problem& problem, int split_k) {
+  const std::int64_t row_tiles = ceil_div(weight_rows(problem), footprint.row_tile);
+  const std::int64_t token_tiles = std::numeric_limits<std::int32_t>::max() / (row_tiles * split_k);
+  return static_cast<int>(std::min<std::int64_t>(token_tiles * footprint.token_tile, kUnboundedM));
+}
+
+LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, int m,
+                           const Schedule& schedule, const WorkspaceNeed& available) {
+  const LaunchPlan plan = make_launch_plan(footprint, problem, m, schedule);
   if (plan.partial_bytes <= available.partial_bytes &&
       plan.counter_count <= available.counter_count) {
     return plan;
   }
-  Schedule fitting = kernel.schedule;
+  Schedule fitting = schedule;
   fitting.split_k = 1;
   if (plan.counter_count <= available.counter_count) {
     const std::size_t share = plan.partial_bytes / static_cast<std::size_t>(plan.schedule.split_k);
     fitting.split_k = std::max(1, static_cast<int>(available.partial_bytes / share));
   }
-  return make_launch_plan(kernel.footprint, kernel.problem, m, fitting);
+  return make_launch_plan(footprint, problem, m, fitting);
 }
 
 }  // namespace w4tune

@@ -23,7 +23,7 @@ struct TunedKernel {
   Match match_nearby = Match::kRefused;  // at any other m
   Footprint footprint;
   Schedule schedule;
-  int max_m = 0;  // beyond it the grid does not fit a launch
+  bool is_default = false;  // serves any N and K; problem and schedule are examples
   std::string config;
   std::string compilation_key;
   double time_us_median = 0.0;
@@ -40,9 +40,10 @@ struct WorkspaceNeed {
 
 class Table {
  public:
-  // `is_same_gpu`: the winners are of the very GPU that they serve. Throws Error{kDatabase} for a
-  // winner that no tuner could have written.
-  Table(std::vector<Winner> winners, bool is_same_gpu);
+  // `is_same_gpu`: the winners are of the very GPU that they serve. `defaults` serve any N and K
+  // whose op, dtype and group they have (one scale for each output is a group of its own kind).
+  // Throws Error{kDatabase} for a winner that no tuner could have written.
+  Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults = {});
 
   // As Dispatcher::select.
   [[nodiscard]] Selection select(const Problem& problem, int m) const noexcept;
@@ -50,12 +51,13 @@ class Table {
   // Whether `kernel` is one of this table's.
   [[nodiscard]] bool owns(const TunedKernel* kernel) const noexcept;
 
-  // Sorted by problem and m. Selections stay valid while functions are filled in.
+  // Sorted by problem and m, defaults last. Selections stay valid while functions are filled in.
   [[nodiscard]] const std::vector<TunedKernel>& kernels() const { return kernels_; }
   [[nodiscard]] std::vector<TunedKernel>& kernels() { return kernels_; }
 
-  // The largest need of any kernel at the largest M it was tuned for.
-  [[nodiscard]] WorkspaceNeed workspace_need() const;
+  // The largest need of any kernel at the largest M it was tuned for, and of the defaults on a GPU
+  // of `sm_count` SMs.
+  [[nodiscard]] WorkspaceNeed workspace_need(int sm_count) const;
 
  private:
   struct Range {
@@ -64,12 +66,29 @@ class Table {
     std::size_t end = 0;
   };
 
-  std::vector<Range> ranges_;  // sorted by problem
-  std::vector<int> m_hi_;      // of kernels_: what the search walks through
+  [[nodiscard]] Selection select_from(const Range& range, const Problem& problem,
+                                      int m) const noexcept;
+
+  std::vector<Range> ranges_;    // sorted by problem
+  std::vector<Range> defaults_;  // sorted by problem, which is default_key()
+  std::vector<int> m_hi_;        // of kernels_: what the search walks through
   std::vector<TunedKernel> kernels_;
 };
 
-// The plan of a launch whose workspace holds `available`: split_k is lowered until it fits.
-LaunchPlan fit_launch_plan(const TunedKernel& kernel, int m, const WorkspaceNeed& available);
+// Largest M whose one-dimensional grid the GPU takes.
+int max_tokens(const Footprint& footprint, const Problem& problem, int split_k);
+
+// The problem with what a default kernel does not depend on left out: n and k are 0, and so is a
+// group that is all of k.
+Problem default_key(const Problem& problem);
+
+// How a default kernel splits the depth: as few ways as give each SM a CTA, if there is that much
+// depth.
+Schedule default_schedule(const Footprint& footprint, const Problem& problem, int m, int sm_count);
+
+// The plan of a launch of `schedule` whose workspace holds `available`: split_k is lowered until it
+// fits.
+LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, int m,
+                           const Schedule& schedule, const WorkspaceNeed& available);
 
 }  // namespace w4tune

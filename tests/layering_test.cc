@@ -31,6 +31,7 @@ const std::map<std::string, Names> kMayInclude = {
     {"tuner", {"tuner", "core", "search", "templates", "gpu", "cache"}},
     {"runtime", {"runtime", "core", "gpu", "cache"}},
     {"cli", {"cli", "core", "search", "templates", "gpu", "cache", "tuner", "runtime"}},
+    {"python", {"runtime"}},
 };
 const Names kMayIncludeAnything = {"tests", "bench"};
 
@@ -44,6 +45,7 @@ const std::map<std::string, Names> kThirdParty = {
     {"cuda.h", {"gpu", "tuner", "runtime"}},
     {"nvrtc.h", {"gpu"}},
     {"cublasLt.h", {"tuner"}},
+    {"Python.h", {"python"}},
     {"boost", {}},
     {"gtest", {}},
     {"gmock", {}},
@@ -197,6 +199,8 @@ std::string complaint(const Source& source, const Include& include) {
     return "the driver half and the runtime do not know NVRTC";
   }
   if (kMayInclude.at(folder).count(target) == 0) return folder + "/ may not know " + target + "/";
+  if (folder == "python" && include.name != "w4tune/w4tune.h")
+    return "python/ knows the C ABI alone";
   return "";
 }
 

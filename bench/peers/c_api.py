@@ -23,6 +23,11 @@ class Selection(ctypes.Structure):
         ("kernel", ctypes.c_void_p),
         ("match", ctypes.c_int),
         ("reason", ctypes.c_char_p),
+        ("n", ctypes.c_int),
+        ("k", ctypes.c_int),
+        ("time_us", ctypes.c_float),
+        ("fp16_us", ctypes.c_float),
+        ("floor_us", ctypes.c_float),
     ]
 
 
@@ -42,7 +47,7 @@ class _Operands(ctypes.Structure):
 _OFFSET8 = 0  # w4tune_encoding
 _POINTER = ctypes.c_void_p
 # W4TUNE_ABI_VERSION of the header that the structs above repeat.
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 
 _FUNCTIONS = {  # name: (result, arguments)
     "w4tune_open": (ctypes.c_int, (ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, _POINTER)),

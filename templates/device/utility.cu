@@ -1,7 +1,10 @@
-// Utility kernels: packing a weight on the GPU, and the double-precision reference with its judge.
+// Utility kernels: what layers need beside their product (packing a weight and undoing it, the
+// activation of a gated pair, DuQuant's block rotation), and the double-precision reference with
+// its judge.
 //
 // The reference reads the *unpacked* nibbles, so that a mistake in the packing shows as a wrong
 // result.
+#include "gelu.cuh"
 #include "ptx.cuh"
 
 namespace w4 {
@@ -62,6 +65,182 @@ extern "C" __global__ void w4_pack_weight(const unsigned char* nibbles, const w4
     const int source = w4::source_row(static_cast<int>(tile * 16 + i % 16), n, geglu != 0);
     packed_scales[i] = scales[static_cast<long long>(source) * groups + group];
   }
+}
+
+namespace w4 {
+
+// ---- undoing the packing ------------------------------------------------------------------------
+
+constexpr int kBlockDepth = 64;               // of a block of layout L0, 16 rows high
+constexpr int kBlockPitch = kBlockDepth + 8;  // elements; rows of 16 bytes land on all banks
+
+// One warp a block: its lanes spread their 32 weights over shared memory, and the block leaves in
+// rows of 128 bytes.
+template <class Element>
+__device__ __forceinline__ void dequantize(const U32x4* packed_weight, const u16* packed_scales,
+                                           u16* w, int rows, int n, int k, int groups, bool geglu) {
+  constexpr int kWarps = 8;
+  __shared__ __align__(16) u16 tiles[kWarps][16 * kBlockPitch];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  u16* const tile = tiles[warp];
+  const int across = k / kBlockDepth;
+  const long long blocks = static_cast<long long>(rows / 16) * across;
+  for (long long block = static_cast<long long>(blockIdx.x) * kWarps + warp; block < blocks;
+       block += static_cast<long long>(gridDim.x) * kWarps) {
+    const int row_begin = static_cast<int>(block / across) * 16;
+    const int depth_begin = static_cast<int>(block % across) * kBlockDepth;
+    const U32x4 words = load_global_16(packed_weight + block * 32 + lane);
+    const u16* const scales = packed_scales + static_cast<long long>(row_begin) * groups;
+    __syncwarp();
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      const int depth = step * 16 + lane % 4 * 2;
+      const int group = static_cast<int>(static_cast<long long>(depth_begin + depth) * groups / k);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {  // rows g and g + 8
+        const int row = lane / 4 + 8 * half;
+        const float scale = Element::to_f32(scales[group * 16 + row]);
+#pragma unroll
+        for (int far = 0; far < 2; ++far) {  // depth + 0 and + 8
+          const u32 pair = words.v[step] >> (8 * far + 4 * half);
+          const float low = static_cast<float>(static_cast<int>(pair & 15u) - 8);
+          const float high = static_cast<float>(static_cast<int>(pair >> 16 & 15u) - 8);
+          *reinterpret_cast<u32*>(tile + row * kBlockPitch + depth + 8 * far) =
+              Element::pack2(low * scale, high * scale);
+        }
+      }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = 4 * i + lane / 8;
+      const int column = lane % 8 * 8;
+      const long long source = source_row(row_begin + row, n, geglu);
+      *reinterpret_cast<U32x4*>(w + source * k + depth_begin + column) =
+          *reinterpret_cast<const U32x4*>(tile + row * kBlockPitch + column);
+    }
+  }
+}
+
+// ---- the activation of a gated pair -------------------------------------------------------------
+
+// h [m, 2n], y [m, n]; n a multiple of 8. One thread for 8 outputs.
+template <class Element>
+__device__ __forceinline__ void activate(const u16* h, u16* y, int m, int n) {
+  const long long count = static_cast<long long>(m) * (n / 8);
+  const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
+  for (long long i = first; i < count; i += stride) {
+    const u16* const gate_at = h + i / (n / 8) * 2 * n + i % (n / 8) * 8;
+    const U32x4 gate = load_global_16(reinterpret_cast<const U32x4*>(gate_at));
+    const U32x4 up = load_global_16(reinterpret_cast<const U32x4*>(gate_at + n));
+    U32x4 out;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float low = geglu(Element::to_f32(static_cast<u16>(gate.v[j])),
+                              Element::to_f32(static_cast<u16>(up.v[j])));
+      const float high = geglu(Element::to_f32(static_cast<u16>(gate.v[j] >> 16)),
+                               Element::to_f32(static_cast<u16>(up.v[j] >> 16)));
+      out.v[j] = Element::pack2(low, high);
+    }
+    *reinterpret_cast<U32x4*>(y + i * 8) = out;
+  }
+}
+
+// ---- block rotation -----------------------------------------------------------------------------
+
+// y[t, b*B + j] = sum over i of x[t, permutation[b*B + i]] * blocks[b, i, j].
+//
+//              j: 256 / lines columns            One CTA makes one rotation block for kTokens *
+//        +-------------------------------+       lines tokens: thread (line, j) sums column j of
+//   i    | blocks[b], FP16, read along j |       kTokens tokens. x, permuted, waits in shared
+//        +-------------------------------+       memory as FP32, tokens innermost.
+//   x[line][i][kTokens]  ->  y[line][kTokens][j]
+//
+// columns: a power of two of at least B, 16 to 256; columns * lines = 256 threads.
+template <class Element>
+__device__ __forceinline__ void rotate(const u16* x, const int* permutation, const u16* blocks,
+                                       u16* y, int m, int width, int block, int columns,
+                                       long long ldx) {
+  constexpr int kTokens = 8;
+  constexpr int kThreads = 256;
+  __shared__ __align__(16) float tile[kThreads * kTokens];  // [block][lines * kTokens]
+  const int lines = kThreads / columns;
+  const int tokens = lines * kTokens;
+  const int num_blocks = (width + block - 1) / block;
+  const int b = static_cast<int>(blockIdx.x) % num_blocks;
+  const int token_begin = static_cast<int>(blockIdx.x) / num_blocks * tokens;
+  const int begin = b * block;
+  const int depth = width - begin < block ? width - begin : block;
+  const int column = static_cast<int>(threadIdx.x) % columns;
+  const int line = static_cast<int>(threadIdx.x) / columns;
+  if (column < depth) {
+    const int source = permutation == nullptr ? begin + column : permutation[begin + column];
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const int token = token_begin + line * kTokens + t;
+      tile[column * tokens + line * kTokens + t] =
+          token < m ? Element::to_f32(x[static_cast<long long>(token) * ldx + source]) : 0.0F;
+    }
+  }
+  __syncthreads();
+  if (column >= depth) return;
+  float sums[kTokens] = {};
+  const u16* const factors = blocks + static_cast<long long>(b) * block * block + column;
+  const float* const values = tile + line * kTokens;
+#pragma unroll 4
+  for (int i = 0; i < depth; ++i) {
+    const float factor = F16::to_f32(factors[static_cast<long long>(i) * block]);
+    const F32x4 low = *reinterpret_cast<const F32x4*>(values + i * tokens);
+    const F32x4 high = *reinterpret_cast<const F32x4*>(values + i * tokens + 4);
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      sums[t] += low.v[t] * factor;
+      sums[t + 4] += high.v[t] * factor;
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    const int token = token_begin + line * kTokens + t;
+    if (token < m) {
+      y[static_cast<long long>(token) * width + begin + column] = Element::from_f32(sums[t]);
+    }
+  }
+}
+
+}  // namespace w4
+
+extern "C" __global__ void w4_dequantize_f16(const w4::U32x4* packed_weight,
+                                             const w4::u16* packed_scales, w4::u16* w, int rows,
+                                             int n, int k, int groups, int geglu) {
+  w4::dequantize<w4::F16>(packed_weight, packed_scales, w, rows, n, k, groups, geglu != 0);
+}
+
+extern "C" __global__ void w4_dequantize_bf16(const w4::U32x4* packed_weight,
+                                              const w4::u16* packed_scales, w4::u16* w, int rows,
+                                              int n, int k, int groups, int geglu) {
+  w4::dequantize<w4::BF16>(packed_weight, packed_scales, w, rows, n, k, groups, geglu != 0);
+}
+
+extern "C" __global__ void w4_activate_f16(const w4::u16* h, w4::u16* y, int m, int n) {
+  w4::activate<w4::F16>(h, y, m, n);
+}
+
+extern "C" __global__ void w4_activate_bf16(const w4::u16* h, w4::u16* y, int m, int n) {
+  w4::activate<w4::BF16>(h, y, m, n);
+}
+
+extern "C" __global__ void w4_rotate_f16(const w4::u16* x, const int* permutation,
+                                         const w4::u16* blocks, w4::u16* y, int m, int width,
+                                         int block, int columns, long long ldx) {
+  w4::rotate<w4::F16>(x, permutation, blocks, y, m, width, block, columns, ldx);
+}
+
+extern "C" __global__ void w4_rotate_bf16(const w4::u16* x, const int* permutation,
+                                          const w4::u16* blocks, w4::u16* y, int m, int width,
+                                          int block, int columns, long long ldx) {
+  w4::rotate<w4::BF16>(x, permutation, blocks, y, m, width, block, columns, ldx);
 }
 
 namespace w4 {

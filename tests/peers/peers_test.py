@@ -158,7 +158,7 @@ class Arguments(unittest.TestCase):
 class CApi(unittest.TestCase):
     def test_structures_have_the_layout_of_the_header(self) -> None:
         self.assertEqual(ctypes.sizeof(c_api._Problem), 20)
-        self.assertEqual(ctypes.sizeof(c_api.Selection), 24)
+        self.assertEqual(ctypes.sizeof(c_api.Selection), 48)
         self.assertEqual(ctypes.sizeof(c_api._Operands), 64)
         self.assertEqual(c_api._Operands.ldx.offset, 40)
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
 #include <thread>
 
 #include "runtime/workspace.h"
@@ -22,8 +23,12 @@ Table table_of(const std::vector<int>& tokens) {
   return {winners, true};
 }
 
+LaunchPlan fit(const TunedKernel& kernel, int m, const WorkspaceNeed& available) {
+  return fit_launch_plan(kernel.footprint, kernel.problem, m, kernel.schedule, available);
+}
+
 TEST(TableTest, TheWorkspaceHoldsTheLargestTunedNeed) {
-  const WorkspaceNeed need = table_of({1, 64}).workspace_need();
+  const WorkspaceNeed need = table_of({1, 64}).workspace_need(84);
   EXPECT_EQ(need.counter_count, 128U * 4);
   EXPECT_EQ(need.partial_bytes, 128U * 4 * 4 * kTileBytes);
 }
@@ -31,19 +36,19 @@ TEST(TableTest, TheWorkspaceHoldsTheLargestTunedNeed) {
 TEST(TableTest, ASplitIsLoweredUntilItFits) {
   const Table table = table_of({64});
   const TunedKernel& kernel = table.kernels().front();
-  const WorkspaceNeed need = table.workspace_need();
-  EXPECT_EQ(fit_launch_plan(kernel, 1, need).schedule.split_k, 4);
-  EXPECT_EQ(fit_launch_plan(kernel, 64, need).schedule.split_k, 4);
+  const WorkspaceNeed need = table.workspace_need(84);
+  EXPECT_EQ(fit(kernel, 1, need).schedule.split_k, 4);
+  EXPECT_EQ(fit(kernel, 64, need).schedule.split_k, 4);
   // With counters enough: room for 16 partials of a row tile, 5 and then 8 token tiles to share it.
   WorkspaceNeed roomy = need;
   roomy.counter_count *= 8;
-  EXPECT_EQ(fit_launch_plan(kernel, 80, roomy).schedule.split_k, 3);
-  EXPECT_EQ(fit_launch_plan(kernel, 128, roomy).schedule.split_k, 2);
-  EXPECT_EQ(fit_launch_plan(kernel, 512, roomy).schedule.split_k, 1);
+  EXPECT_EQ(fit(kernel, 80, roomy).schedule.split_k, 3);
+  EXPECT_EQ(fit(kernel, 128, roomy).schedule.split_k, 2);
+  EXPECT_EQ(fit(kernel, 512, roomy).schedule.split_k, 1);
   // Counters alone are too few.
-  EXPECT_EQ(fit_launch_plan(kernel, 80, need).schedule.split_k, 1);
+  EXPECT_EQ(fit(kernel, 80, need).schedule.split_k, 1);
   for (int m = 1; m < 700; ++m) {
-    const LaunchPlan plan = fit_launch_plan(kernel, m, need);
+    const LaunchPlan plan = fit(kernel, m, need);
     EXPECT_LE(plan.partial_bytes, need.partial_bytes);
     EXPECT_LE(plan.counter_count, need.counter_count);
   }
@@ -53,7 +58,84 @@ TEST(TableTest, AnEmptyTableRefuses) {
   const Table table({}, true);
   EXPECT_FALSE(table.select(samples::problem(), 1));
   EXPECT_FALSE(table.owns(nullptr));
-  EXPECT_EQ(table.workspace_need().partial_bytes, 0U);
+  EXPECT_EQ(table.workspace_need(84).partial_bytes, 0U);
+}
+
+// Two default kernels, for few and for more tokens, of groups of 128 and of one group a row.
+Table table_with_defaults(const std::vector<int>& tuned) {
+  std::vector<Winner> defaults;
+  for (const int group : {128, 2048}) {
+    std::vector<Winner> winners;
+    for (const int m : {16, 64}) {
+      winners.push_back(samples::winner(m, Provenance::kPredicted));
+      winners.back().problem.group_size = group;
+      winners.back().candidate.schedule = {1, 1};
+    }
+    assign_intervals(winners);
+    defaults.insert(defaults.end(), winners.begin(), winners.end());
+  }
+  std::vector<Winner> winners;
+  for (const int m : tuned) winners.push_back(samples::winner(m, Provenance::kMeasured));
+  assign_intervals(winners);
+  return {winners, true, defaults};
+}
+
+TEST(TableTest, DefaultsServeAnySizesThatWereNotTuned) {
+  const Table table = table_with_defaults({64});
+  EXPECT_EQ(table.select(samples::problem(), 64).match, Match::kExact);
+  Problem other = samples::problem();
+  other.n = 48;
+  other.k = 256;
+  const Selection few = table.select(other, 3);
+  EXPECT_EQ(few.match, Match::kDefault);
+  EXPECT_EQ(few.n, 48);
+  EXPECT_EQ(few.k, 256);
+  EXPECT_EQ(few.time_us, 0.0F);  // nothing is known of these sizes
+  EXPECT_NE(table.select(other, 17).kernel, few.kernel);
+  EXPECT_EQ(table.select(other, 16).kernel, few.kernel);
+  EXPECT_EQ(table.select(other, 5000).match, Match::kDefault);
+  other.group_size = other.k;
+  const Selection one_group = table.select(other, 3);
+  EXPECT_EQ(one_group.match, Match::kDefault);
+  EXPECT_NE(one_group.kernel, few.kernel);
+  EXPECT_TRUE(table.owns(one_group.kernel));
+}
+
+TEST(TableTest, DefaultsRefuseWhatNoKernelCan) {
+  const Table table = table_with_defaults({});
+  Problem problem = samples::problem();
+  problem.n = 17;
+  EXPECT_EQ(table.select(problem, 1).match, Match::kRefused);
+  EXPECT_NE(std::string(table.select(problem, 1).reason).find("multiple of 16"), std::string::npos);
+  problem = samples::problem();
+  problem.dtype = Dtype::kBF16;  // no default has it
+  EXPECT_EQ(table.select(problem, 1).match, Match::kRefused);
+  EXPECT_EQ(table.select(samples::problem(), 0).match, Match::kRefused);
+}
+
+TEST(TableTest, DefaultsSplitTheDepthUntilTheSmsAreBusy) {
+  const Footprint footprint = samples::winner(16, Provenance::kPredicted).footprint;
+  Problem problem{.op = Op::kGemm, .n = 1024, .k = 4096, .group_size = 128, .dtype = Dtype::kF16};
+  constexpr int kSms = 84;
+  // 8 tiles of rows: 11 ways reach 84 CTAs. 64 steps of depth allow 16.
+  EXPECT_EQ(default_schedule(footprint, problem, 16, kSms).split_k, 11);
+  EXPECT_EQ(default_schedule(footprint, problem, 160, kSms).split_k, 2);
+  EXPECT_EQ(default_schedule(footprint, problem, 1000, kSms).split_k, 1);
+  problem.k = 256;
+  EXPECT_EQ(default_schedule(footprint, problem, 16, kSms).split_k, 1);
+  // What the workspace is made for is enough for every such split.
+  const WorkspaceNeed need = table_with_defaults({}).workspace_need(kSms);
+  for (int n = 16; n <= 40000; n += 240) {
+    for (const int k : {64, 2048, 16384}) {
+      for (const int m : {1, 17, 50, 300}) {
+        const Problem any{Op::kGeglu, n, k, 32, Dtype::kF16};
+        const Schedule schedule = default_schedule(footprint, any, m, kSms);
+        const LaunchPlan plan = make_launch_plan(footprint, any, m, schedule);
+        EXPECT_LE(plan.partial_bytes, need.partial_bytes);
+        EXPECT_LE(plan.counter_count, need.counter_count);
+      }
+    }
+  }
 }
 
 TEST(WorkspaceTest, StreamsAreToldApartAsTheDriverOrdersThem) {

@@ -33,7 +33,10 @@ struct OpenOptions {
   int device = -1;
   // When set, the rows of this GPU (its name, or an alias such as "a40") are loaded for looking
   // only: no GPU is touched, launch and pack_weights throw.
-  std::string device_name;
+  std::string device_name = {};
+  // A file of kernels that serve any N and K (`w4tune defaults`): they serve, as Match::kDefault,
+  // the problems that the file of `open` has no kernel for; its GPU need not have rows then.
+  std::string defaults_path = {};
 };
 
 // What serves one M. A plain value, valid as long as its Dispatcher.
@@ -41,6 +44,13 @@ struct W4TUNE_API Selection {
   const TunedKernel* kernel = nullptr;  // nullptr: refused
   Match match = Match::kRefused;
   const char* reason = "";  // why it is refused; "" otherwise
+  int n = 0;                // of the problem asked for
+  int k = 0;
+  // At the M where the kernel was tuned: its time and that of cuBLASLt FP16 in the same run, in
+  // microseconds; 0 where not measured. A predicted kernel's time is the cost model's word.
+  float time_us = 0.0F;
+  float fp16_us = 0.0F;
+  float floor_us = 0.0F;  // lower bound by bandwidth and matrix rate
 
   explicit operator bool() const noexcept { return kernel != nullptr; }
   // "mma_pipe row_tile=128 ... | split_k=4 raster=1"; "" when refused.
@@ -62,6 +72,23 @@ struct LaunchOperands {
   // the work just before, as in a chain of layers.
   bool dependent_launch = false;
 };
+
+// A block rotation of the columns of x, after a permutation of them (DuQuant's transform of
+// activations):
+//   y[m, b * block + j] = sum over i of x[m, permutation[b * block + i]] * blocks[b, i, j]
+// Sums are FP32. Device pointers.
+struct Rotation {
+  const void* x = nullptr;           // [m, width] row-major, FP16 or BF16
+  const int* permutation = nullptr;  // [width], each column once; nullptr: none
+  const void* blocks = nullptr;      // FP16 [ceil(width / block), block, block], zero beyond width
+  void* y = nullptr;                 // [m, width] row-major, dense; overlaps nothing
+  int m = 0;
+  int width = 0;
+  int block = 0;              // 1 to kMaxRotationBlock
+  std::int64_t ldx = 0;       // elements between rows, at least width; 0: width
+  Dtype dtype = Dtype::kF16;  // of x and y
+};
+inline constexpr int kMaxRotationBlock = 256;
 
 // What serves one interval of M, m_lo <= M <= m_hi.
 struct ServedInterval {
@@ -86,7 +113,8 @@ class W4TUNE_API Dispatcher {
   // Rows of exactly this GPU (name, architecture, number of SMs) serve; without them those of the
   // GPU of the same architecture with the closest number of SMs. Throws Error{kNotFound} when the
   // file is missing or has neither, {kDatabase} when it can't be used, {kEnvironment} or
-  // {kNoDevice} without a driver or GPU, {kDevice} when the GPU refuses a kernel.
+  // {kNoDevice} without a driver or GPU, {kDevice} when the GPU refuses a kernel. `path` may be ""
+  // where OpenOptions names defaults.
   static Dispatcher open(const std::string& path, const OpenOptions& options = {});
 
   Dispatcher(Dispatcher&& other) noexcept;
@@ -117,9 +145,21 @@ class W4TUNE_API Dispatcher {
   void pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
                     void* packed_scales, CudaStream stream) const;
 
-  // What serves, sorted by problem and M.
+  // The weight back from its packed form: w [rows, k] row-major in the problem's dtype, rows in the
+  // order of UnpackedWeight (geglu: gate, then up), each q * scale rounded once. Device pointers,
+  // 16-byte aligned; throws as pack_weights.
+  void dequantize(const Problem& problem, const void* packed_w, const void* packed_scales, void* w,
+                  CudaStream stream) const;
+
+  // y [m, n] = gelu_tanh(h[:, :n]) * h[:, n:] of dense h [m, 2n]: what ends a geglu whose product
+  // was made by another library from dequantize()'s weight. n a multiple of 8.
+  void activate(Dtype dtype, const void* h, void* y, int m, int n, CudaStream stream) const;
+
+  void rotate(const Rotation& rotation, CudaStream stream) const;
+
+  // What serves, sorted by problem and M; defaults are not among it.
   [[nodiscard]] std::vector<ServedInterval> intervals() const;
-  // The GPU whose rows serve.
+  // The GPU whose rows serve; "" where defaults alone do.
   [[nodiscard]] const std::string& device_name() const noexcept;
 
  private:

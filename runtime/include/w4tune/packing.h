@@ -35,4 +35,9 @@ W4TUNE_API std::size_t packed_scale_bytes(const Problem& problem);
 W4TUNE_API void pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
                              void* packed_scales);
 
+// The weight back: w [rows, k] row-major in the problem's dtype, each q * scale rounded once. Host
+// memory; `w` is 2-byte aligned.
+W4TUNE_API void dequantize_weights(const Problem& problem, const void* packed_w,
+                                   const void* packed_scales, void* w);
+
 }  // namespace w4tune

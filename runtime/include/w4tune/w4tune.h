@@ -17,7 +17,7 @@ extern "C" {
 
 /* Raised when a struct, a value or a function here changes its meaning, not when functions come
  * along: a caller that loads the library at run time compares it with w4tune_abi_version(). */
-#define W4TUNE_ABI_VERSION 1
+#define W4TUNE_ABI_VERSION 2
 
 typedef enum w4tune_status {
   W4TUNE_OK = 0,
@@ -58,6 +58,11 @@ typedef struct w4tune_selection {
   const void* kernel; /* NULL: refused */
   int match;          /* w4tune_match */
   const char* reason; /* why it is refused; "" otherwise */
+  int n;              /* of the problem asked for */
+  int k;
+  float time_us;  /* where it was tuned, see Selection in w4tune/dispatcher.h */
+  float fp16_us;  /* 0: not measured */
+  float floor_us; /* lower bound by bandwidth and matrix rate */
 } w4tune_selection;
 
 typedef struct w4tune_operands {
@@ -72,12 +77,28 @@ typedef struct w4tune_operands {
   int dependent_launch;
 } w4tune_operands;
 
+/* See Rotation in w4tune/dispatcher.h. */
+typedef struct w4tune_rotation {
+  const void* x;
+  const int32_t* permutation;
+  const void* blocks;
+  void* y;
+  int m;
+  int width;
+  int block;
+  int64_t ldx;
+  int dtype; /* w4tune_dtype */
+} w4tune_rotation;
+
 /* The W4TUNE_ABI_VERSION that the library was built with. */
 W4TUNE_API int w4tune_abi_version(void);
 
 /* device: CUDA ordinal or -1. device_name: NULL, or the GPU whose rows to load for looking only. */
 W4TUNE_API w4tune_status w4tune_open(const char* path, int device, const char* device_name,
                                      w4tune_dispatcher** dispatcher);
+/* With a file of kernels that serve any N and K for what `path` lacks; path may be NULL then. */
+W4TUNE_API w4tune_status w4tune_open_with_defaults(const char* path, const char* defaults_path,
+                                                   int device, w4tune_dispatcher** dispatcher);
 /* NULL is fine. */
 W4TUNE_API void w4tune_close(w4tune_dispatcher* dispatcher);
 
@@ -108,6 +129,17 @@ W4TUNE_API w4tune_status w4tune_pack_weights_device(const w4tune_dispatcher* dis
                                                     const void* nibbles, const void* scales,
                                                     int encoding, void* packed_w,
                                                     void* packed_scales, void* stream);
+
+W4TUNE_API w4tune_status w4tune_dequantize_host(const w4tune_problem* problem, const void* packed_w,
+                                                const void* packed_scales, void* w);
+W4TUNE_API w4tune_status w4tune_dequantize_device(const w4tune_dispatcher* dispatcher,
+                                                  const w4tune_problem* problem,
+                                                  const void* packed_w, const void* packed_scales,
+                                                  void* w, void* stream);
+W4TUNE_API w4tune_status w4tune_activate(const w4tune_dispatcher* dispatcher, int dtype,
+                                         const void* h, void* y, int m, int n, void* stream);
+W4TUNE_API w4tune_status w4tune_rotate(const w4tune_dispatcher* dispatcher,
+                                       const w4tune_rotation* rotation, void* stream);
 
 /* Of the last call that failed on this thread; "" before the first. Valid until the next failure.
  */
