@@ -143,6 +143,13 @@ PyObject* device_name(PyObject* /*self*/, PyObject* const* values, Py_ssize_t co
   return arguments.ok() ? PyUnicode_FromString(w4tune_device_name(dispatcher)) : nullptr;
 }
 
+// dram_gbps(dispatcher) -> float: memory bandwidth of its GPU
+PyObject* dram_gbps(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
+  Arguments arguments("dram_gbps", values, count, 1);
+  const w4tune_dispatcher* const dispatcher = arguments.dispatcher();
+  return arguments.ok() ? PyFloat_FromDouble(w4tune_dram_gbps(dispatcher)) : nullptr;
+}
+
 // problem(op, n, k, group_size, dtype) -> bytes, what the functions below take
 PyObject* make_problem(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
   Arguments arguments("problem", values, count, 5);
@@ -291,6 +298,7 @@ PyMethodDef method(const char* name, FastCall function) {
 PyMODINIT_FUNC PyInit__native() {
   static PyMethodDef methods[] = {method("open", open_dispatcher),
                                   method("device_name", device_name),
+                                  method("dram_gbps", dram_gbps),
                                   method("problem", make_problem),
                                   method("packed_sizes", packed_sizes),
                                   method("select", select),

@@ -146,7 +146,7 @@ def _through_dequantised(
     _native.dequantize(
         device.dispatcher, layer.problem, weight.data_ptr(), scales.data_ptr(), w.data_ptr(), stream
     )
-    h = functional.linear(x, w)
+    h = functional.linear(x.contiguous(), w)
     if layer.op == GEMM:
         return h
     y = x.new_empty((*x.shape[:-1], layer.n))

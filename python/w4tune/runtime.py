@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
 import threading
 import warnings
 from dataclasses import dataclass
@@ -137,19 +138,22 @@ class Device:
         return found
 
     def _prefers_dequantised(self, values: tuple, problem: bytes, m: int) -> bool:
-        """Whether FP16's own matmul is faster, the time to dequantise included.
+        """Whether PyTorch's matmul on the dequantised weight is faster, dequantising included.
 
-        Dequantising reads the packed weight and writes 16 bits each: about five times what the
-        floor of one token moves. Where nothing was measured it is a guess: from 256 tokens on,
-        the cost is spread over enough of them.
+        Beside the product it reads the packed weight and writes 16 bits each, and for geglu reads
+        gate and up and writes y, at about 85 % of the memory's bandwidth. Where nothing was
+        measured it is a guess: from 256 tokens on that is spread over enough of them.
         """
         match, _, _, time_us, fp16_us, _ = values
         if match == "refused" or m < FEW_TOKENS:
             return False
         if fp16_us <= 0.0:
             return m >= 256
-        floor_us = _native.select(self.dispatcher, problem, 1)[5]
-        return fp16_us + 5.0 * floor_us < time_us
+        op, n, k = struct.unpack_from("=3i", problem)
+        rows = n if op == 0 else 2 * n
+        moved = 2.5 * rows * k + (6 * m * n if op == 1 else 0)
+        bandwidth = 0.85e3 * _native.dram_gbps(self.dispatcher)  # bytes in a microsecond
+        return fp16_us + moved / bandwidth < time_us if bandwidth > 0 else False
 
     def report_default(self, op: int, n: int, k: int, group_size: int, dtype: torch.dtype) -> None:
         """Says once for each layer's sizes that a default kernel serves it; an error if strict."""

@@ -214,13 +214,10 @@ class Models:
     grown: int  # bytes that the quantised model's MLPs take on the GPU
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(SMALL, id="small-cpu"),
-        pytest.param(PI05, id="pi05-gpu", marks=[pytest.mark.gpu, needs_gpu]),
-    ],
-)
+ON_GPU = pytest.param(PI05, id="pi05-gpu", marks=[pytest.mark.gpu, needs_gpu])
+
+
+@pytest.fixture(scope="module", params=[pytest.param(SMALL, id="small-cpu"), ON_GPU])
 def models(request: pytest.FixtureRequest) -> Iterator[Models]:
     scale = request.param
     with torch.no_grad():
@@ -468,6 +465,27 @@ def test_a_compiled_model_gives_the_same_results(models: Models, path: str) -> N
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("permuted", [True, False])
+@pytest.mark.parametrize("width, block", [(1024, 64), (100, 16), (4096, 16)])
+def test_opcheck_and_result_of_rotate(width: int, block: int, permuted: bool) -> None:
+    blocks = torch.randn(-(-width // block), block, block, device="cuda") / math.sqrt(block)
+    blocks = blocks.half()
+    permutation = torch.randperm(width, device="cuda").int() if permuted else None
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.randn(50, width, device="cuda").to(dtype)
+        torch.library.opcheck(torch.ops.w4tune.rotate.default, (x, permutation, blocks))
+        y = torch.ops.w4tune.rotate(x, permutation, blocks)
+        moved = x.double() if permutation is None else x.double()[:, permutation.long()]
+        padded = F.pad(moved, (0, len(blocks) * block - width)).view(50, -1, block)
+        both = [
+            torch.einsum("tbi,bij->tbj", a, b).flatten(1)[:, :width]
+            for a, b in ((padded, blocks.double()), (padded.abs(), blocks.double().abs()))
+        ]
+        bound = UNIT_ROUNDOFF[dtype] * both[0].abs() + 2.0**-20 * both[1] + 2.0**-24
+        assert bool(((y.double() - both[0]).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("models", [ON_GPU], indirect=True, scope="module")
 class TestOnGpu:
     """Streams, graphs and memory."""
 
@@ -528,25 +546,6 @@ class TestOnGpu:
         for op, layer, given in (("geglu", mlp.gate_up, x), ("gemm", mlp.down_proj, h)):
             call = getattr(torch.ops.w4tune, op).default
             torch.library.opcheck(call, (given, layer.weight_packed, layer.scales))
-
-    @pytest.mark.parametrize("permuted", [True, False])
-    @pytest.mark.parametrize("width, block", [(1024, 64), (100, 16), (4096, 16)])
-    def test_opcheck_and_result_of_rotate(self, width: int, block: int, permuted: bool) -> None:
-        blocks = torch.randn(-(-width // block), block, block, device="cuda") / math.sqrt(block)
-        blocks = blocks.half()
-        permutation = torch.randperm(width, device="cuda").int() if permuted else None
-        for dtype in (torch.float16, torch.bfloat16):
-            x = torch.randn(50, width, device="cuda").to(dtype)
-            torch.library.opcheck(torch.ops.w4tune.rotate.default, (x, permutation, blocks))
-            y = torch.ops.w4tune.rotate(x, permutation, blocks)
-            moved = x.double() if permutation is None else x.double()[:, permutation.long()]
-            padded = F.pad(moved, (0, len(blocks) * block - width)).view(50, -1, block)
-            both = [
-                torch.einsum("tbi,bij->tbj", a, b).flatten(1)[:, :width]
-                for a, b in ((padded, blocks.double()), (padded.abs(), blocks.double().abs()))
-            ]
-            bound = UNIT_ROUNDOFF[dtype] * both[0].abs() + 2.0**-20 * both[1] + 2.0**-24
-            assert bool(((y.double() - both[0]).abs() <= bound).all())
 
     @pytest.mark.parametrize("tokens", [10, 968])
     def test_x_that_is_not_contiguous(self, models: Models, tokens: int) -> None:
