@@ -139,6 +139,10 @@ const char* w4tune_device_name(const w4tune_dispatcher* dispatcher) {
   return dispatcher == nullptr ? "" : dispatcher->dispatcher.device_name().c_str();
 }
 
+double w4tune_dram_gbps(const w4tune_dispatcher* dispatcher) {
+  return dispatcher == nullptr ? 0.0 : dispatcher->dispatcher.dram_gbps();
+}
+
 w4tune_status w4tune_select(const w4tune_dispatcher* dispatcher, const w4tune_problem* problem,
                             int m, w4tune_selection* selection) {
   return guarded([&] {

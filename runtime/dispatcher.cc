@@ -76,6 +76,7 @@ class Dispatcher::Impl {
       return;
     }
     const DeviceInfo info = query_device(gpu_->device());
+    dram_gbps_ = info.dram_gbps;
     DeviceRows tuned;
     DeviceRows defaults;
     const bool has_defaults = !options.defaults_path.empty();
@@ -93,6 +94,7 @@ class Dispatcher::Impl {
 
   [[nodiscard]] const Table& table() const { return *table_; }
   [[nodiscard]] const std::string& device_name() const { return device_name_; }
+  [[nodiscard]] double dram_gbps() const { return dram_gbps_; }
 
   [[nodiscard]] GpuState& gpu(const char* call) const {
     if (gpu_) return *gpu_;
@@ -104,6 +106,7 @@ class Dispatcher::Impl {
 
  private:
   std::string device_name_;
+  double dram_gbps_ = 0.0;
   std::unique_ptr<GpuState> gpu_;  // null: for looking only
   std::unique_ptr<Table> table_;
 };
@@ -213,5 +216,7 @@ std::vector<ServedInterval> Dispatcher::intervals() const {
 }
 
 const std::string& Dispatcher::device_name() const noexcept { return impl_->device_name(); }
+
+double Dispatcher::dram_gbps() const noexcept { return impl_->dram_gbps(); }
 
 }  // namespace w4tune

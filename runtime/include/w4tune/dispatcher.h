@@ -161,6 +161,9 @@ class W4TUNE_API Dispatcher {
   [[nodiscard]] std::vector<ServedInterval> intervals() const;
   // The GPU whose rows serve; "" where defaults alone do.
   [[nodiscard]] const std::string& device_name() const noexcept;
+  // Memory bandwidth of the GPU that is served, in GB/s: its data sheet's, or its memory clock
+  // times its width; 0 without a GPU.
+  [[nodiscard]] double dram_gbps() const noexcept;
 
  private:
   class Impl;

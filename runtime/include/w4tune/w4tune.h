@@ -104,6 +104,8 @@ W4TUNE_API void w4tune_close(w4tune_dispatcher* dispatcher);
 
 /* The GPU whose rows serve; "" for NULL. */
 W4TUNE_API const char* w4tune_device_name(const w4tune_dispatcher* dispatcher);
+/* Memory bandwidth of the GPU that is served, in GB/s; 0 for NULL and without a GPU. */
+W4TUNE_API double w4tune_dram_gbps(const w4tune_dispatcher* dispatcher);
 
 /* A refusal is no error: see selection->match. */
 W4TUNE_API w4tune_status w4tune_select(const w4tune_dispatcher* dispatcher,
