@@ -91,6 +91,39 @@ TEST_F(CApiTest, EveryErrorHasItsCodeAndWords) {
   expect(W4TUNE_NO_DEVICE, "for looking only",
          w4tune_pack_weights_device(dispatcher_, &kProblem, memory, memory, W4TUNE_SIGNED, memory,
                                     memory, nullptr));
+  expect(W4TUNE_NO_DEVICE, "for looking only",
+         w4tune_dequantize_device(dispatcher_, &kProblem, memory, memory, memory, nullptr));
+  expect(W4TUNE_NO_DEVICE, "for looking only",
+         w4tune_activate(dispatcher_, W4TUNE_F16, memory, memory, 1, 8, nullptr));
+  expect(W4TUNE_INVALID_ARGUMENT, "dtype = 2",
+         w4tune_activate(dispatcher_, 2, memory, memory, 1, 8, nullptr));
+  expect(W4TUNE_INVALID_ARGUMENT, "rotation is NULL", w4tune_rotate(dispatcher_, nullptr, nullptr));
+  w4tune_rotation rotation = {memory, nullptr, memory, memory, 1, 8, 8, 0, W4TUNE_BF16};
+  expect(W4TUNE_NO_DEVICE, "for looking only", w4tune_rotate(dispatcher_, &rotation, nullptr));
+  rotation.block = 0;
+  expect(W4TUNE_INVALID_ARGUMENT, "block = 0", w4tune_rotate(dispatcher_, &rotation, nullptr));
+  expect(W4TUNE_INVALID_ARGUMENT, "defaults_path",
+         w4tune_open_with_defaults(nullptr, nullptr, -1, &none));
+  EXPECT_EQ(none, nullptr);
+}
+
+TEST_F(CApiTest, DequantizesOnTheHost) {
+  const w4tune_problem problem = {W4TUNE_GEMM, 16, 64, 64, W4TUNE_F16};
+  std::vector<std::uint8_t> nibbles(512, 0xb9);   // +1 and +3 in turns
+  std::vector<std::uint16_t> scales(16, 0x4000);  // 2.0
+  std::vector<std::uint32_t> packed(128);
+  std::vector<std::uint16_t> packed_scales(16);
+  ASSERT_EQ(w4tune_pack_weights_host(&problem, nibbles.data(), scales.data(), W4TUNE_OFFSET8,
+                                     packed.data(), packed_scales.data()),
+            W4TUNE_OK);
+  std::vector<std::uint16_t> w(16 * 64);
+  ASSERT_EQ(w4tune_dequantize_host(&problem, packed.data(), packed_scales.data(), w.data()),
+            W4TUNE_OK);
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    EXPECT_EQ(w[i], i % 2 == 0 ? 0x4000 : 0x4600) << i;  // 2.0 and 6.0
+  }
+  expect(W4TUNE_INVALID_ARGUMENT, "packed_scales",
+         w4tune_dequantize_host(&problem, packed.data(), nullptr, w.data()));
 }
 
 TEST_F(CApiTest, PacksAsTheCppFunctionDoes) {
@@ -137,6 +170,8 @@ TEST_F(CApiTest, WordsBelongToTheThread) {
 TEST_F(CApiTest, NullAndUnknownNumbersAreHarmless) {
   w4tune_close(nullptr);
   EXPECT_STREQ(w4tune_device_name(nullptr), "");
+  EXPECT_EQ(w4tune_dram_gbps(nullptr), 0.0);
+  EXPECT_EQ(w4tune_dram_gbps(dispatcher_), 0.0);  // opened for looking only
   EXPECT_STREQ(w4tune_selection_config(nullptr), "");
   EXPECT_STREQ(w4tune_match_name(W4TUNE_EXACT), "exact");
   EXPECT_STREQ(w4tune_match_name(W4TUNE_REFUSED), "refused");
