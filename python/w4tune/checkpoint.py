@@ -17,7 +17,14 @@ from torch.nn import functional
 from w4tune.errors import W4tuneError
 from w4tune.formats import Checkpoint, Layer, kernel_group
 from w4tune.formats.console import Progress, count_of, reasons
-from w4tune.modules import GeGLU, GeGLUMLP, Linear, activation_dtype, unsupported
+from w4tune.modules import (
+    GeGLU,
+    GeGLUMLP,
+    Linear,
+    activation_dtype,
+    is_hooked,
+    unsupported,
+)
 from w4tune.quantizer import QuantizedWeight
 
 __all__ = ["LoadSummary", "load_quantized_"]
@@ -254,16 +261,10 @@ def _why_not(
         activation_dtype(linear.weight, dtype)
     except W4tuneError as error:
         return str(error)
-    if _hooked(linear):
+    if is_hooked(linear):
         return "the nn.Linear has hooks or a forward of its own, which would be lost"
     size = kernel_group(layer.group_size, layer.k)
     return unsupported(layer.n, layer.k, layer.group_size if size is None else size)
-
-
-def _hooked(module: nn.Module) -> bool:
-    """Whether a call does more than the class's forward: what a replacement would lose."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(module) or any(getattr(module, name, None) for name in hooks)
 
 
 def _parent(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -365,7 +366,7 @@ def _unlike_gemma(mlp: nn.Module, gate: nn.Module, up: nn.Module, down: nn.Modul
     ]
     if kinds[0] != kinds[1]:
         return "gate and up differ in size, group, dtype or device"
-    if _hooked(mlp):
+    if is_hooked(mlp):
         return "it has hooks or a forward of its own, which would be lost"
     others = {key for key, _ in mlp.named_parameters() if key.rpartition(".")[0] not in _MLP}
     if others:

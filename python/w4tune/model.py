@@ -15,7 +15,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from w4tune.errors import W4tuneError, W4tuneWarning
-from w4tune.modules import GeGLUMLP, Linear, activation_dtype, unsupported
+from w4tune.modules import GeGLUMLP, Linear, activation_dtype, is_hooked, unsupported
 from w4tune.quantizer import GROUP_SIZES, METHODS
 from w4tune.runtime import DTYPES
 
@@ -109,12 +109,6 @@ def _compiled(what: str, patterns: Patterns) -> list[re.Pattern[str]]:
     return compiled
 
 
-def _hooked(module: nn.Module) -> bool:
-    """Whether a call does more than the class's forward: what a replacement would lose."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(module) or any(getattr(module, name, None) for name in hooks)
-
-
 def _owners(model: nn.Module) -> dict[int, list[str]]:
     """For each parameter, by id, all the names under which the model has it."""
     owners: dict[int, list[str]] = {}
@@ -133,7 +127,7 @@ def _obstacle(
     """Why a selected Linear has to stay as it is; None where nothing speaks against it."""
     if type(linear) is not nn.Linear:
         return f"it is a {type(linear).__name__}, whose forward may differ from nn.Linear's"
-    if _hooked(linear):
+    if is_hooked(linear):
         return "it has hooks or a forward of its own, which would be lost"
     if linear.weight.is_meta:
         return "its weight is on the meta device, without data"
@@ -162,7 +156,7 @@ def _unlike_gemma(name: str, mlp: nn.Module) -> str | None:
     gate, up, down = _parts(mlp)
     if not name:
         return "it is the model itself, which quantize_ cannot replace"
-    if _hooked(mlp):
+    if is_hooked(mlp):
         return "it has hooks or a forward of its own, which would be lost"
     if gate.bias is not None or up.bias is not None:
         return "gate or up has a bias"

@@ -34,6 +34,12 @@ def unsupported(n: int, k: int, group_size: int | str) -> str | None:
     return None
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call does more than the class's forward: what a replacement would lose."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(module) or any(getattr(module, name, None) for name in hooks)
+
+
 def activation_dtype(weight: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """The dtype a layer made of `weight` takes: `dtype`, else the weight's own."""
     found = weight.dtype if dtype is None else dtype
