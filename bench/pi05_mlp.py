@@ -134,6 +134,12 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: 540; 150 with --quick)",
     )
     add("--quick", action="store_true", help="fewer rounds, only the likeliest ways of each")
+    add(
+        "--inductor-graphs",
+        action="store_true",
+        help="measure torch.compile in Inductor's own CUDA graphs: alone, since recording them "
+        "breaks other graphs of the process that use cuBLAS",
+    )
     add("--no-overhead", action="store_true", help="leave the host time of eager calls out")
     add("--seed", type=_at_least(0), default=1, metavar="N", help="of weights and x (default: 1)")
     add(
@@ -172,6 +178,7 @@ class Benchmark:
             session=self.session,
             seconds_left=self.seconds_left,
             quick=arguments.quick,
+            inductor_graphs=arguments.inductor_graphs,
         )
         self.contestants: dict[str, Contestant] = {}
         self.described: list[report.Document] = []
@@ -524,6 +531,9 @@ def main(argv: list[str]) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.budget is None:
         arguments.budget = 150 if arguments.quick else 540
+    if arguments.inductor_graphs and arguments.contestants != ["compile"]:
+        say("--inductor-graphs goes with --contestants compile alone")
+        return USAGE
     if arguments.samples is None:
         arguments.samples = 9 if arguments.quick else 25
     if arguments.db is not None:
