@@ -27,6 +27,7 @@ constexpr const char* kRaster = "raster";
 constexpr int kMaxCluster = 8;  // CTAs; what every sm_90 GPU grants
 constexpr int kWgmma = 1;       // a value of math
 constexpr int kByCluster = 1;   // a value of reduce
+constexpr int kWideTile = 64;   // tokens; what is wider is for many
 
 // One configuration with its derived sizes, named as in bulk_pipe.cuh.
 struct Shape {
@@ -142,14 +143,24 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
   const int m = workload.m;
   const int rows = weight_rows(problem);
   const int k = problem.k;
-  const int padded = std::min(ceil_div(m, 8) * 8, 64);
+  const int tokens = ceil_div(m, 8) * 8;
+  const int padded = std::min(tokens, kWideTile);
   const int group = group_parameter(problem);
   const auto smem_sm = static_cast<int>(device.smem_sm_bytes);
   return {
-      {"M in one token tile, in tiles of 64, or beyond 32 in tiles of 32",
+      {"M in one token tile, in tiles of 64, beyond 32 in tiles of 32, or in wider ones of which "
+       "at most a third more than M is computed",
        {kTokenTile},
-       [padded](auto v) {
+       [=](auto v) {
+         if (v[0] > kWideTile) return 3 * ceil_div(m, v[0]) * v[0] <= 4 * tokens;
          return v[0] == padded || (padded > 32 && v[0] == 32) || (padded > 48 && v[0] == 64);
+       }},
+      {"more than 64 tokens leave registers for wgmma alone, with one set of sums, weights from "
+       "shared memory and a split through the workspace",
+       {kTokenTile, kAhead, kMath, kDequant, kReduce},
+       [group](auto v) {
+         if (v[0] <= kWideTile) return true;
+         return v[1] == 0 && v[2] == kWgmma && (v[3] == 0 || group == 0) && v[4] == 0;
        }},
       {"a row tile larger than N",
        {kRowWarps, kWarpRows},
@@ -228,7 +239,7 @@ Space BulkPipe::space(const Workload& workload, const DeviceInfo& device,
   return Space({{kRowWarps, {1, 2, 4, 8, 16}},
                 {kWarpRows, {16, 32, 64}},
                 {kDepthWarps, {1, 2, 4, 8, 16}},
-                {kTokenTile, {8, 16, 24, 32, 40, 48, 56, 64}},
+                {kTokenTile, {8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256}},
                 {kDepthTile, {64, 128, 256, 512, 1024, 2048}},
                 {kStages, {2, 3, 4, 6, 8, 12}},
                 {kAhead, {0, 2, 4, 8}},

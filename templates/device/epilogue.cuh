@@ -47,37 +47,48 @@ struct SplitShares {
     barrier_named(kBarrier, kThreads);
     if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
     if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
+    add_shares<kOwned>(partials, sums, places);
+    return true;
+  }
+
+ private:
+  // sums = what all shares left in their places, in the order of the split; from the kFirst-th on,
+  // as many at a time as there are registers for their addresses.
+  template <int kOwned, int kFirst = 0>
+  __device__ __forceinline__ void add_shares(const float* partials, float (&sums)[kOwned][4],
+                                             const int (&places)[kOwned]) const {
+    constexpr long long kShare = kTileFloats;
+    constexpr int kEnd = kOwned <= 16 || kFirst + 8 > kOwned ? kOwned : kFirst + 8;
     // No branch stands between the loads: what is not wanted reads the first place or part again.
-    constexpr int kBatch = batch_of(kOwned);
-    const float* from[kOwned];
+    constexpr int kBatch = batch_of(kEnd - kFirst);
+    const float* from[kEnd - kFirst];
 #pragma unroll
-    for (int j = 0; j < kOwned; ++j) {
-      from[j] = partials + (places[j] != kNone ? places[j] * 4 : 0);
+    for (int j = kFirst; j < kEnd; ++j) {
+      from[j - kFirst] = partials + (places[j] != kNone ? places[j] * 4 : 0);
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[j][i] = 0.0F;
     }
     for (int part = 0; part < args.split_k; part += kBatch) {
-      F32x4 v[kBatch][kOwned];
+      F32x4 v[kBatch][kEnd - kFirst];
 #pragma unroll
       for (int p = 0; p < kBatch; ++p) {
         const long long at = part + p < args.split_k ? (part + p) * kShare : 0;
 #pragma unroll
-        for (int j = 0; j < kOwned; ++j) v[p][j] = load_global_l2(from[j] + at);
+        for (int j = 0; j < kEnd - kFirst; ++j) v[p][j] = load_global_l2(from[j] + at);
       }
 #pragma unroll
       for (int p = 0; p < kBatch; ++p) {
         if (part + p >= args.split_k) break;
 #pragma unroll
-        for (int j = 0; j < kOwned; ++j) {
+        for (int j = kFirst; j < kEnd; ++j) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) sums[j][i] += v[p][j].v[i];
+          for (int i = 0; i < 4; ++i) sums[j][i] += v[p][j - kFirst].v[i];
         }
       }
     }
-    return true;
+    if constexpr (kEnd < kOwned) add_shares<kOwned, kEnd>(partials, sums, places);
   }
 
- private:
   // Parts that are under way at once: their loads cover each other's latency.
   __device__ __forceinline__ static constexpr int batch_of(int owned) {
     return owned > 4 ? 1 : (owned > 2 ? 4 : 8);

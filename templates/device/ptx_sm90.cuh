@@ -238,6 +238,32 @@ W4_WGMMA_TYPES(64,
                "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
                "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]))
 
+// Wider ones by tens of accumulators' names and by 32 of their values.
+#define W4_TEN(t) \
+  "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
+#define W4_FORTY W4_TEN() W4_TEN(1) W4_TEN(2) W4_TEN(3)
+#define W4_NINETY W4_FORTY W4_TEN(4) W4_TEN(5) W4_TEN(6) W4_TEN(7) W4_TEN(8)
+#define W4_SUMS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define W4_SUMS_16(i) W4_SUMS_4(i), W4_SUMS_4(i + 4), W4_SUMS_4(i + 8), W4_SUMS_4(i + 12)
+#define W4_SUMS_32(i) W4_SUMS_16(i), W4_SUMS_16(i + 16)
+
+W4_WGMMA_TYPES(96, W4_FORTY "%40,%41,%42,%43,%44,%45,%46,%47", "%48", "%49", "%50", "%51", "%52",
+               "%53", W4_SUMS_32(0), W4_SUMS_16(32))
+W4_WGMMA_TYPES(128, W4_FORTY W4_TEN(4) W4_TEN(5) "%60,%61,%62,%63", "%64", "%65", "%66", "%67",
+               "%68", "%69", W4_SUMS_32(0), W4_SUMS_32(32))
+W4_WGMMA_TYPES(192, W4_NINETY "%90,%91,%92,%93,%94,%95", "%96", "%97", "%98", "%99", "%100", "%101",
+               W4_SUMS_32(0), W4_SUMS_32(32), W4_SUMS_32(64))
+W4_WGMMA_TYPES(256,
+               W4_NINETY W4_TEN(9) W4_TEN(10) W4_TEN(11) "%120,%121,%122,%123,%124,%125,%126,%127",
+               "%128", "%129", "%130", "%131", "%132", "%133", W4_SUMS_32(0), W4_SUMS_32(32),
+               W4_SUMS_32(64), W4_SUMS_32(96))
+
+#undef W4_SUMS_32
+#undef W4_SUMS_16
+#undef W4_SUMS_4
+#undef W4_NINETY
+#undef W4_FORTY
+#undef W4_TEN
 #undef W4_WGMMA_TYPES
 #undef W4_WGMMA_EXPAND
 #undef W4_WGMMA

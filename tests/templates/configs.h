@@ -169,6 +169,18 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {4, 16, 4, 64, 256, 2, 1, 0, 0},
            {16, 16, 1, 32, 128, 4, 1, 1, 0},
            {16, 16, 1, 64, 64, 4, 1, 0, 0},
+           // For many tokens.
+           {4, 16, 1, 96, 128, 4, 1, 0, 0},
+           {8, 16, 1, 96, 256, 3, 1, 1, 0},
+           {4, 16, 2, 128, 256, 2, 1, 0, 0},
+           {8, 16, 1, 128, 128, 4, 1, 0, 0},
+           {8, 16, 1, 128, 256, 2, 1, 1, 0},
+           {8, 16, 1, 128, 64, 6, 1, 0, 0},
+           {4, 16, 2, 192, 128, 2, 1, 1, 0},
+           {8, 16, 1, 192, 128, 3, 1, 0, 0},
+           {8, 16, 1, 192, 64, 3, 1, 1, 0},
+           {4, 16, 1, 256, 128, 3, 1, 0, 0},
+           {4, 16, 1, 256, 64, 4, 1, 1, 0},
            // Weights straight to registers.
            {1, 16, 8, 8, 1024, 2, 0, 1, 0, 2},
            {1, 16, 8, 16, 1024, 4, 0, 1, 0, 4},
@@ -200,7 +212,9 @@ inline bool fits(const KernelConfig& config, const Problem& problem, const Devic
   const bool by_denormals = config.at("dequant") >= 2;
   const bool takes_denormals = config.family == "gemv" || device.mma_denormals.value_or(false);
   if (by_denormals && (problem.dtype != Dtype::kF16 || !takes_denormals)) return false;
-  if (config.family == "bulk_pipe" && !per_row) {  // whole groups a warp
+  if (config.family == "bulk_pipe" && !per_row) {
+    // No registers for two sets of sums, and whole groups a warp.
+    if (config.at("dequant") != 0 && footprint.token_tile > 64) return false;
     const int depth_of_warp = footprint.depth_tile / config.at("depth_warps");
     if (depth_of_warp % problem.group_size != 0) return false;
   }
