@@ -152,6 +152,19 @@ __device__ __forceinline__ void prefetch_tensor_map(const TensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+// ---- registers (sm_90a) -----------------------------------------------------------------------
+// How many each thread has from here on; all warps of a warpgroup say so together. What is asked
+// for beyond what the CTA began with must have been given back by others.
+
+template <int kRegisters>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
 // ---- wgmma (sm_90a) ---------------------------------------------------------------------------
 // Four warps of a warpgroup multiply together: 64 rows from registers (each warp 16 of them, in the
 // layout of an m16n8k16 operand), tokens from shared memory.

@@ -79,6 +79,9 @@ constexpr Shape k96Tokens = {4, 16, 2, 96, 256, 2, 1, 0};
 constexpr Shape k128Tokens = {8, 16, 1, 128, 128, 2, 1, 0};
 constexpr Shape k192Tokens = {4, 16, 1, 192, 256, 2, 1, 0};
 constexpr Shape k256Tokens = {4, 16, 1, 256, 64, 3, 1, 1};
+constexpr Shape kRowPairs = {4, 32, 1, 96, 128, 2, 1, 0};        // of 16 rows
+constexpr Shape kTakenRegisters = {8, 32, 1, 128, 64, 3, 1, 0};  // from the producer's warpgroup
+constexpr Shape kTakenAlongDepth = {4, 16, 2, 256, 128, 2, 1, 1};
 
 // Weights straight to registers.
 constexpr Shape kHeldOnce = {1, 16, 4, 16, 512, 2, 0, 1, 2};
@@ -139,9 +142,14 @@ std::vector<TwinKernel> many_token_kernels() {
   using w4::BF16;
   using w4::F16;
   return {
-      kernel<BF16, k96Tokens, 128>(), kernel<F16, k128Tokens, 128, Op::kGeglu>(),
-      kernel<BF16, k128Tokens, 32>(), kernel<F16, k192Tokens, 64>(),
-      kernel<F16, k256Tokens, 0>(),   kernel<BF16, k256Tokens, 0, Op::kGeglu>(),
+      kernel<BF16, k96Tokens, 128>(),
+      kernel<F16, k128Tokens, 128, Op::kGeglu>(),
+      kernel<BF16, k128Tokens, 32>(),
+      kernel<F16, k192Tokens, 64>(),
+      kernel<BF16, k256Tokens, 0, Op::kGeglu>(),
+      kernel<BF16, kRowPairs, 64, Op::kGeglu>(),
+      kernel<F16, kTakenRegisters, 64, Op::kGeglu>(),
+      kernel<F16, kTakenAlongDepth, 0>(),
   };
 }
 
@@ -197,11 +205,14 @@ TEST(BulkPipeTwin, NoBarrierAndNoWaitCanBeLeftOut) {
       {kernel<F16, kHeldOnce, 128>(), {}},
       {kernel<F16, kHeldScaledWgmma, 128>(), {0, 9}},
       {kernel<F16, k128Tokens, 128>(), {0, 9}},
+      {kernel<F16, kRowPairs, 128>(), {0, 19}},
   };
   for (const auto& [kernel, spare] : kernels) {
     SCOPED_TRACE(kernel.name());
     const int m = kernel.footprint().token_tile + 1;
-    const GemmOnTwin whole(kernel, 16, 5 * kernel.footprint().depth_tile, m);
+    // All rows of a warp: without weights there is nothing to overwrite.
+    const int n = kernel.config.at("warp_rows");
+    const GemmOnTwin whole(kernel, n, 5 * kernel.footprint().depth_tile, m);
     for (const Sync kind : {Sync::kBarrier, Sync::kMbarrierWait, Sync::kProductFence}) {
       EXPECT_EQ(unnoticed(whole, m, {}, kind), std::vector<int>{}) << static_cast<int>(kind);
     }

@@ -56,6 +56,13 @@ void bulk_copy(u32 to, const void* from, u32 bytes, u32 mbarrier);
 void tensor_copy_3d(u32 to, const TensorMap* map, int c0, int c1, int c2, u32 mbarrier);
 inline void prefetch_tensor_map(const TensorMap*) {}
 
+// ---- registers --------------------------------------------------------------------------------
+
+template <int kRegisters>
+void take_registers() {}
+template <int kRegisters>
+void give_registers() {}
+
 // ---- wgmma ------------------------------------------------------------------------------------
 
 inline float opaque_zero() { return 0.0F; }
