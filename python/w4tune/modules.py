@@ -20,6 +20,7 @@ from w4tune.runtime import DTYPES, OPS, Selection
 
 FORMAT_VERSION = 1
 
+_is_compiling = torch.compiler.is_compiling
 _OPERATORS = (torch.ops.w4tune.gemm.default, torch.ops.w4tune.geglu.default)  # by index in OPS
 
 
@@ -215,12 +216,7 @@ class _Layer(nn.Module):
 
     def _product(self, x: Tensor) -> Tensor:
         weight, scales = self._buffers["weight_packed"], self._buffers["scales"]
-        if (
-            not torch.compiler.is_compiling()
-            and ops.is_plain(x)
-            and x.shape[-1] == self.in_features
-            and x.get_device() == weight.get_device()
-        ):
+        if not _is_compiling() and ops.is_plain(x):
             return ops.launch(self._kernel, x, weight, scales)
         return _OPERATORS[self._op](x, weight, scales)
 

@@ -12,6 +12,7 @@ in the dtype of the activations. rows is n, or 2n for geglu.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as functional
@@ -30,12 +31,14 @@ _library.define("geglu(Tensor x, Tensor weight, Tensor scales) -> Tensor")
 _library.define("rotate(Tensor x, Tensor? permutation, Tensor blocks) -> Tensor")
 
 _current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+_devices = runtime._devices
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
 class _Layer:
     """The constants of one kind of layer: what a launch needs beside its tensors."""
 
-    __slots__ = ("dtype", "group_size", "k", "n", "op", "problem", "rows")
+    __slots__ = ("dtype", "group_size", "k", "n", "op", "plans", "problem", "rows")
 
     def __init__(self, op: int, rows: int, half: int, groups: int, dtype: torch.dtype) -> None:
         self.op = op
@@ -50,6 +53,19 @@ class _Layer:
             )
         self.group_size = self.k // groups
         self.problem = problem_of(op, self.n, self.k, self.group_size, dtype)
+        self.plans: dict[torch.Size, tuple[int, tuple[int, ...]]] = {}
+
+    def plan(self, shape: torch.Size) -> tuple[int, tuple[int, ...]]:
+        """The number of tokens of an x of this shape, and the shape of its y; remembered."""
+        if len(shape) < 1 or shape[-1] != self.k:
+            raise W4tuneError(
+                f"{OPS[self.op]}: x {list(shape)} does not end in {self.k}, the depth of the layer. "
+                "Pass [..., k]."
+            )
+        if len(self.plans) >= 4096:  # who has so many shapes does not miss the first ones
+            self.plans.clear()
+        found = self.plans[shape] = (math.prod(shape[:-1]), (*shape[:-1], self.n))
+        return found
 
 
 _layers: dict[tuple, _Layer] = {}
@@ -81,11 +97,7 @@ def _checked_layer(op: int, x: Tensor, weight: Tensor, scales: Tensor) -> _Layer
             f"{name}: x is {x.dtype} and the scales are {scales.dtype}. Convert one of them."
         )
     layer = _Layer(op, weight.shape[0], weight.shape[1], scales.shape[1], scales.dtype)
-    if x.dim() < 1 or x.shape[-1] != layer.k:
-        raise W4tuneError(
-            f"{name}: x {list(x.shape)} does not end in {layer.k}, the depth of the layer. Pass "
-            "[..., k]."
-        )
+    layer.plan(x.shape)
     return layer
 
 
@@ -95,12 +107,11 @@ def layer_of(op: int, weight: Tensor, scales: Tensor) -> _Layer:
 
 
 def _dense(x: Tensor, k: int) -> tuple[Tensor, int]:
-    """x as rows that the kernels read, and the distance between them (0: k); copies if it must.
+    """x that is not contiguous or not aligned as rows that the kernels read, and the distance between
+    them (0: k); copies if it must.
 
     The kernels want 16-byte aligned rows of adjacent elements.
     """
-    if x.is_contiguous() and x.data_ptr() % 16 == 0:
-        return x, 0
     if x.dim() == 2 and x.stride(1) == 1 and x.data_ptr() % 16 == 0:
         stride = x.stride(0)
         if stride % 8 == 0 and stride >= k:
@@ -111,19 +122,31 @@ def _dense(x: Tensor, k: int) -> tuple[Tensor, int]:
 def launch(layer: _Layer, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """The product of a CUDA tensor x [..., k] whose dtype and width are the layer's."""
     index = x.get_device()
-    device = runtime._devices.get(index) or runtime.device(index)
-    k = layer.k
-    m = x.numel() // k
+    if weight.get_device() != index:
+        raise W4tuneError(
+            f"{OPS[layer.op]}: x is on {x.device} and the layer on {weight.device}. Move one of them."
+        )
+    device = _devices.get(index)
+    if device is None:
+        device = runtime.device(index)
+    plan = layer.plans.get(x.shape)
+    if plan is None:
+        plan = layer.plan(x.shape)
+    m, shape = plan
     if m >= FEW_TOKENS and device.select(layer.problem, m).dequantised:
         return _through_dequantised(layer, device, x, weight, scales)
-    y = x.new_empty((*x.shape[:-1], layer.n))
+    y = x.new_empty(shape)
     if m == 0:
         return y
-    x, ldx = _dense(x, k)
+    pointer = x.data_ptr()
+    ldx = 0
+    if pointer % 16 != 0 or not x.is_contiguous():
+        x, ldx = _dense(x, layer.k)
+        pointer = x.data_ptr()
     match = _native.launch(
         device.dispatcher,
         layer.problem,
-        x.data_ptr(),
+        pointer,
         weight.data_ptr(),
         scales.data_ptr(),
         y.data_ptr(),
@@ -133,7 +156,7 @@ def launch(layer: _Layer, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         _current_stream(index),
     )
     if match == DEFAULT:
-        device.report_default(layer.op, layer.n, k, layer.group_size, layer.dtype)
+        device.report_default(layer.op, layer.n, layer.k, layer.group_size, layer.dtype)
     return y
 
 
@@ -163,13 +186,12 @@ def _through_dequantised(
 
 
 def _on_cuda(op: int, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-    layer = _layer_of(op, x, weight, scales)
-    index = x.get_device()
-    if weight.get_device() != index or scales.get_device() != index:
+    if scales.device != weight.device:
         raise W4tuneError(
-            f"{OPS[op]}: x is on cuda:{index} and the layer on {weight.device}. Move one of them."
+            f"{OPS[op]}: the weight is on {weight.device} and its scales on {scales.device}. Move "
+            "one of them."
         )
-    return launch(layer, x, weight, scales)
+    return launch(_layer_of(op, x, weight, scales), x, weight, scales)
 
 
 def _on_cpu(op: int, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
@@ -241,7 +263,7 @@ def _rotate_cuda(x: Tensor, permutation: Tensor | None, blocks: Tensor) -> Tenso
     if y.numel() == 0:
         return y
     index = x.get_device()
-    device = runtime._devices.get(index) or runtime.device(index)
+    device = _devices.get(index) or runtime.device(index)
     ldx = 0
     if not x.is_contiguous():
         if x.dim() == 2 and x.stride(1) == 1 and x.stride(0) >= width:
@@ -357,5 +379,5 @@ def is_plain(x: Tensor) -> bool:
         type(x) is Tensor
         and x.is_cuda
         and not x.requires_grad
-        and torch._C._len_torch_dispatch_stack() == 0
+        and _dispatch_modes() == 0
     )
