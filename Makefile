@@ -5,6 +5,7 @@ JOBS ?= $(shell nproc)
 CTEST_ARGS ?=
 # The Python whose PyTorch the package is tested with and wheels are built by.
 PYTHON ?= python3
+python_path = $(abspath $(shell command -v $(PYTHON)))
 
 .DEFAULT_GOAL := help
 .PHONY: help tune test check format device install wheel clean toolkit python-package
@@ -25,14 +26,14 @@ tune: packages-build toolkit
 	build/release/cli/w4tune --gpu $(GPU) $(ARGS)
 
 test: packages-build toolkit python-package
-	cmake --preset dev -DW4TUNE_PYTHON=$(shell command -v $(PYTHON))
+	cmake --preset dev -DW4TUNE_PYTHON=$(python_path)
 	cmake --build --preset dev --parallel $(JOBS)
 	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
 
 # What the tests labelled python need; they skip, saying why, where PyTorch is missing.
 python-package: packages-build toolkit
 	@! $(PYTHON) -c 'import torch, pytest' 2>/dev/null || { \
-	  cmake --preset python -DPython3_EXECUTABLE=$$(command -v $(PYTHON)) && \
+	  cmake --preset python -DPython3_EXECUTABLE=$(python_path) && \
 	  cmake --build --preset python --parallel $(JOBS); }
 
 check: toolkit
