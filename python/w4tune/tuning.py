@@ -68,6 +68,11 @@ def tune(
     problems = _problems(model)
     if not problems:
         raise W4tuneError("tune: the model has no w4tune layers. Call w4tune.quantize_ on it first.")
+    if not torch.cuda.is_available():
+        raise W4tuneError(
+            "tune: PyTorch sees no CUDA GPU. Tune on the machine that is to serve; 'w4tune --gpu a40' "
+            "predicts for one that is elsewhere."
+        )
     index = torch.cuda.current_device() if device is None else device
     path = runtime.database_path()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -133,3 +133,13 @@ def test_shapes_are_remembered_within_a_bound(recorder: Recorder, layer: w4tune.
     assert len(kernel.plans) <= 4096
     layer(torch.randn(3, K).half())
     assert recorder.calls[-1][6] == 3
+
+
+def test_tune_names_what_it_lacks(layer: w4tune.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(w4tune.W4tuneError, match="no w4tune layers"):
+        w4tune.tune(torch.nn.Linear(K, N))
+    with pytest.raises(w4tune.W4tuneError, match="numbers of tokens from 1"):
+        w4tune.tune(layer, m=[0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(w4tune.W4tuneError, match="sees no CUDA GPU"):
+        w4tune.tune(layer, m=10)
