@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "cache/store.h"
+#include "cache/temporary_file.h"
 #include "generated/cache_sql.h"
 #include "w4tune/error.h"
 
@@ -26,26 +27,6 @@ namespace fs = std::filesystem;
 [[noreturn]] void fail(const std::string& path, int system_error, std::string_view remedy) {
   fail(path, fmt::format("{}. {}", std::generic_category().message(system_error), remedy));
 }
-
-// A file that is gone when this goes, unless it was renamed before.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(std::string path) : path_(std::move(path)) { remove(); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() { remove(); }
-
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  void remove() noexcept {
-    for (const char* suffix : {"", "-journal", "-wal", "-shm"}) {
-      ::unlink((path_ + suffix).c_str());
-    }
-  }
-
-  std::string path_;
-};
 
 // Brings a file, or the names in a folder, to the disk.
 void synchronise(const std::string& path) {

@@ -7,7 +7,6 @@
 
 #include "core/gemm_args.h"
 #include "core/problem.h"
-#include "gpu/device.h"
 #include "runtime/device_rows.h"
 #include "runtime/gpu_state.h"
 #include "runtime/table.h"
@@ -75,8 +74,7 @@ class Dispatcher::Impl {
       table_ = std::make_unique<Table>(std::move(rows.device.winners), rows.is_same_gpu);
       return;
     }
-    const DeviceInfo info = query_device(gpu_->device());
-    dram_gbps_ = info.dram_gbps;
+    const DeviceInfo& info = gpu_->info();
     DeviceRows tuned;
     DeviceRows defaults;
     const bool has_defaults = !options.defaults_path.empty();
@@ -87,14 +85,14 @@ class Dispatcher::Impl {
       tuned = find_device_rows(path, info).value_or(DeviceRows{});
     }
     device_name_ = tuned.device.info.name;
-    table_ =
-        std::make_unique<Table>(tuned.device.winners, tuned.is_same_gpu, defaults.device.winners);
+    table_ = std::make_unique<Table>(std::move(tuned.device.winners), tuned.is_same_gpu,
+                                     std::move(defaults.device.winners));
     gpu_->load({&tuned, &defaults}, *table_);
   }
 
   [[nodiscard]] const Table& table() const { return *table_; }
   [[nodiscard]] const std::string& device_name() const { return device_name_; }
-  [[nodiscard]] double dram_gbps() const { return dram_gbps_; }
+  [[nodiscard]] double dram_gbps() const { return gpu_ ? gpu_->info().dram_gbps : 0.0; }
 
   [[nodiscard]] GpuState& gpu(const char* call) const {
     if (gpu_) return *gpu_;
@@ -106,7 +104,6 @@ class Dispatcher::Impl {
 
  private:
   std::string device_name_;
-  double dram_gbps_ = 0.0;
   std::unique_ptr<GpuState> gpu_;  // null: for looking only
   std::unique_ptr<Table> table_;
 };
@@ -140,14 +137,7 @@ void Dispatcher::launch(const Selection& selection, const LaunchOperands& operan
     invalid("launch: the Selection belongs to another Dispatcher. Select from this one.");
   }
   const TunedKernel& kernel = *selection.kernel;
-  Problem problem = kernel.problem;
-  if (kernel.is_default) {
-    const bool one_group = problem.group_size == problem.k;
-    problem.n = selection.n;
-    problem.k = selection.k;
-    if (one_group) problem.group_size = problem.k;
-    validate(problem);
-  }
+  const Problem problem = served_problem(kernel, selection.n, selection.k);
   const w4::GemmArgs args = checked_args(kernel, problem, operands);
   impl_->gpu("launch").launch(kernel, problem, args, stream, operands.dependent_launch);
 }

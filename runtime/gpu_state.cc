@@ -31,6 +31,7 @@ constexpr std::array<UtilityNames, 4> kUtilities = {
      {"activate", {"w4_activate_f16", "w4_activate_bf16"}},
      {"rotate", {"w4_rotate_f16", "w4_rotate_bf16"}}}};
 
+constexpr int kDependentSm = 90;              // dependent launches from here on
 constexpr std::uint32_t kThreads = 256;       // of a CTA of any utility kernel
 constexpr std::size_t kMaxStriding = 4096;    // CTAs; kernels that stride do the rest
 constexpr std::uint32_t kRotationTokens = 8;  // of a thread: w4::rotate in device/utility.cu
@@ -87,11 +88,7 @@ ContextScope::~ContextScope() {
   if (is_switched_) driver().ctx_set_current(previous_);
 }
 
-GpuState::GpuState(int device) : context_(device) {
-  const DeviceInfo info = query_device(context_.device());
-  sm_count_ = info.sm_count;
-  can_begin_early_ = info.sm >= 90;
-}
+GpuState::GpuState(int device) : context_(device), info_(query_device(context_.device())) {}
 
 GpuState::~GpuState() {
   try {
@@ -132,7 +129,7 @@ void GpuState::load(const std::vector<const DeviceRows*>& layers, Table& table) 
       utility_functions_[i][dtype] = utilities_->find(kUtilities[i].kernels[dtype]);
     }
   }
-  workspace_.emplace(table.workspace_need(sm_count_));
+  workspace_.emplace(table.workspace_need(info_.sm_count));
 }
 
 CUfunction GpuState::utility(Utility utility, Dtype dtype) const {
@@ -149,8 +146,9 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
                       CUstream stream, bool dependent) {
   const ContextScope scope(context_.handle());
   const Footprint& footprint = kernel.footprint;
-  const Schedule schedule =
-      kernel.is_default ? default_schedule(footprint, problem, args.m, sm_count_) : kernel.schedule;
+  const Schedule schedule = kernel.is_default
+                                ? default_schedule(footprint, problem, args.m, info_.sm_count)
+                                : kernel.schedule;
   const LaunchPlan plan = fit_launch_plan(footprint, problem, args.m, schedule, workspace_->size());
   if (plan.counter_count > 0) {
     const Workspace::Slot slot = workspace_->slot(stream);
@@ -159,7 +157,7 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
   }
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
-  dependent = dependent && footprint.dependent && can_begin_early_;
+  dependent = dependent && footprint.dependent && info_.sm >= kDependentSm;
   args.dependent = dependent ? 1 : 0;
   CUtensorMap tokens{};
   if (footprint.token_map) {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/device_info.h"
 #include "core/gemm_args.h"
 #include "gpu/module.h"
 #include "runtime/device_rows.h"
@@ -61,7 +62,7 @@ class GpuState {
   GpuState& operator=(const GpuState&) = delete;
   ~GpuState();
 
-  [[nodiscard]] int device() const { return context_.device(); }
+  [[nodiscard]] const DeviceInfo& info() const { return info_; }
 
   // Loads each distinct cubin once and fills in the functions of the table, which was made from
   // these rows; called once. Utility kernels come from the last rows that have them.
@@ -87,8 +88,7 @@ class GpuState {
   [[nodiscard]] CUfunction utility(Utility utility, Dtype dtype) const;
 
   ServingContext context_;
-  int sm_count_;
-  bool can_begin_early_;  // sm_90 knows dependent launches
+  DeviceInfo info_;
   std::vector<Kernel> kernels_;
   std::optional<Module> utilities_;
   std::array<std::array<CUfunction, 2>, static_cast<std::size_t>(Utility::kCount)>

@@ -93,6 +93,17 @@ Problem default_key(const Problem& problem) {
   return key;
 }
 
+Problem served_problem(const TunedKernel& kernel, int n, int k) {
+  Problem problem = kernel.problem;
+  if (!kernel.is_default) return problem;
+  const bool one_group = problem.group_size == problem.k;
+  problem.n = n;
+  problem.k = k;
+  if (one_group) problem.group_size = k;
+  validate(problem);
+  return problem;
+}
+
 Schedule default_schedule(const Footprint& footprint, const Problem& problem, int m, int sm_count) {
   constexpr int kLeastSteps = 4;  // of a share of the depth: less does not fill its pipeline
   const int tiles =

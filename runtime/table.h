@@ -82,6 +82,10 @@ int max_tokens(const Footprint& footprint, const Problem& problem, int split_k);
 // group that is all of k.
 Problem default_key(const Problem& problem);
 
+// What `kernel` computes for a Selection of these n and k: its own problem, or, as a default
+// kernel, that of n and k. Throws Error{kInvalidArgument} for sizes that no kernel serves.
+Problem served_problem(const TunedKernel& kernel, int n, int k);
+
 // How a default kernel splits the depth: as few ways as give each SM a CTA, if there is that much
 // depth.
 Schedule default_schedule(const Footprint& footprint, const Problem& problem, int m, int sm_count);

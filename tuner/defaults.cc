@@ -2,12 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <filesystem>
 #include <vector>
 
 #include "cache/store.h"
+#include "cache/temporary_file.h"
 #include "core/device_info.h"
 #include "templates/family.h"
 #include "tuner/compiler.h"
@@ -23,7 +22,7 @@ struct DefaultKernel {
   int m;  // the largest M it is meant for; the last one serves all beyond
   const char* config;
 };
-constexpr std::array kFew = {
+constexpr std::array kGrouped = {
     DefaultKernel{16,
                   "mma_pipe row_tile=64 token_tile=16 depth_tile=64 stages=6 row_warps=4 "
                   "token_warps=1 depth_warps=1 dequant=1 reduce=0 evict_first=0"},
@@ -32,7 +31,7 @@ constexpr std::array kFew = {
                   "token_warps=1 depth_warps=1 dequant=0 reduce=0 evict_first=0"},
 };
 constexpr std::array kPerOutput = {
-    kFew[0],
+    kGrouped[0],
     DefaultKernel{64,
                   "mma_pipe row_tile=128 token_tile=64 depth_tile=64 stages=4 row_warps=4 "
                   "token_warps=1 depth_warps=1 dequant=1 reduce=0 evict_first=0"},
@@ -83,31 +82,11 @@ Winner default_winner(const Problem& problem, const DefaultKernel& kernel, Compi
   return winner;
 }
 
-// The file that is filled before it is exported; gone when this is.
-class WorkFile {
- public:
-  explicit WorkFile(const std::string& target) : path_(target + ".work") { remove(); }
-  WorkFile(const WorkFile&) = delete;
-  WorkFile& operator=(const WorkFile&) = delete;
-  ~WorkFile() { remove(); }
-
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  void remove() const {
-    std::error_code ignored;
-    for (const char* suffix : {"", "-wal", "-shm"})
-      std::filesystem::remove(path_ + suffix, ignored);
-  }
-
-  std::string path_;
-};
-
 }  // namespace
 
 DefaultsSummary write_defaults(const std::string& path, int threads,
                                const std::function<void(const std::string&)>& progress) {
-  const WorkFile work(path);
+  const TemporaryFile work(path + ".work");  // filled, then exported
   DefaultsSummary summary;
   {
     Store store = Store::open(work.path(), Store::Mode::kReadWrite);
@@ -118,7 +97,7 @@ DefaultsSummary write_defaults(const std::string& path, int threads,
       Compiler compiler(arch_name(sm), "", threads, &store);
       const std::int64_t run = store.begin_run(describe_run(options, compiler.source_hash()));
       const auto kernels_of = [](const Problem& problem) {
-        return problem.group_size == problem.k ? kPerOutput : kFew;
+        return problem.group_size == problem.k ? kPerOutput : kGrouped;
       };
       for (const Problem& problem : problems) {
         for (const DefaultKernel& kernel : kernels_of(problem)) {
