@@ -30,7 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from w4tune.errors import W4tuneError
-from w4tune.modules import Linear, WeightView, _dtype_error, activation_dtype, unsupported
+from w4tune.modules import (
+    Linear,
+    WeightView,
+    activation_dtype,
+    dtype_error,
+    keeping_integers,
+    require_supported,
+)
 from w4tune.ops import MAX_ROTATION_BLOCK
 from w4tune.quantizer import quantize
 from w4tune.runtime import Selection
@@ -339,9 +346,7 @@ class DuQuantLinear(nn.Module):
         method, dtype as in w4tune.Linear.from_linear
         """
         _check_row_rotation(row_rotation)
-        reason = unsupported(linear.out_features, linear.in_features, group_size)
-        if reason is not None:
-            raise W4tuneError(f"w4tune.{cls.__name__}: {reason}")
+        require_supported(cls, linear.out_features, linear.in_features, group_size)
         dtype = activation_dtype(linear.weight, dtype)
         if not isinstance(pack, Pack):
             pack = load_pack(pack)
@@ -357,7 +362,7 @@ class DuQuantLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         linear = self.linear
         if x.dtype != linear.dtype:
-            raise _dtype_error(self, x)
+            raise dtype_error(self, x)
         buffers = self._buffers
         permutation = buffers["permutation"]
         bits = buffers["input_blocks_bits"]
@@ -427,12 +432,7 @@ class DuQuantLinear(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DuQuantLinear:
-        def keep_integers(tensor: Tensor) -> Tensor:  # .type(dtype) would cast them as well
-            result = fn(tensor)
-            kept = tensor.is_floating_point() or result.dtype == tensor.dtype
-            return result if kept else tensor.to(result.device)
-
-        super()._apply(keep_integers, recurse)
+        super()._apply(keeping_integers(fn), recurse)
         return self
 
 

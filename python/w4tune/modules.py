@@ -35,6 +35,13 @@ def unsupported(n: int, k: int, group_size: int | str) -> str | None:
     return None
 
 
+def require_supported(layer: type, n: int, k: int, group_size: int | str) -> None:
+    """W4tuneError, in the name of the layer's class, where no kernel serves it."""
+    reason = unsupported(n, k, group_size)
+    if reason is not None:
+        raise W4tuneError(f"w4tune.{layer.__name__}: {reason}")
+
+
 def is_hooked(module: nn.Module) -> bool:
     """Whether a call does more than the class's forward: what a replacement would lose."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -51,6 +58,17 @@ def activation_dtype(weight: Tensor, dtype: torch.dtype | None) -> torch.dtype:
             "or torch.bfloat16, whichever the layer's input has."
         )
     return found
+
+
+def keeping_integers(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The `fn` of an _apply, but for tensors of no floating type, which .type(dtype) casts as well."""
+
+    def keep(tensor: Tensor) -> Tensor:
+        result = fn(tensor)
+        kept = tensor.is_floating_point() or result.dtype == tensor.dtype
+        return result if kept else tensor.to(result.device)
+
+    return keep
 
 
 class WeightView:
@@ -117,15 +135,15 @@ class _Layer(nn.Module):
         self,
         in_features: int,
         out_features: int,
-        group_size: int | str,
-        dtype: torch.dtype,
-        scale_dtype: torch.dtype | None,
-        device: torch.device | str | None,
+        group_size: int | str = 128,
+        *,
+        dtype: torch.dtype = torch.float16,
+        scale_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
+        """dtype: of the activations. scale_dtype: what the scales are stored in, else dtype."""
         super().__init__()
-        reason = unsupported(out_features, in_features, group_size)
-        if reason is not None:
-            raise W4tuneError(f"w4tune.{type(self).__name__}: {reason}")
+        require_supported(type(self), out_features, in_features, group_size)
         scale_dtype = dtype if scale_dtype is None else scale_dtype
         if dtype not in DTYPES or scale_dtype not in DTYPES:
             raise W4tuneError(
@@ -215,6 +233,8 @@ class _Layer(nn.Module):
     # ---- the product ----------------------------------------------------------------------------
 
     def _product(self, x: Tensor) -> Tensor:
+        if x.dtype != self.dtype:
+            raise dtype_error(self, x)
         weight, scales = self._buffers["weight_packed"], self._buffers["scales"]
         if not _is_compiling() and ops.is_plain(x):
             return ops.launch(self._kernel, x, weight, scales)
@@ -247,14 +267,9 @@ class _Layer(nn.Module):
         if wanted != self.dtype and wanted == torch.float16:
             self._check_fp16()
 
-        def keep_integers(tensor: Tensor) -> Tensor:  # .type(dtype) casts them as well
-            result = fn(tensor)
-            kept = tensor.is_floating_point() or result.dtype == tensor.dtype
-            return result if kept else tensor.to(result.device)
-
         self._buffers["scales"] = None
         try:
-            super()._apply(keep_integers, recurse)
+            super()._apply(keeping_integers(fn), recurse)
         finally:
             if self._buffers["scales_bits"] is bits and wanted == self.dtype:
                 self._buffers["scales"] = scales  # where they were: a CUDA graph may read them
@@ -338,12 +353,18 @@ def _described(record: list[int]) -> str:
     return f"{OPS[op]} {n} x {k} (out x in) in {groups} with {name} scales"
 
 
-def _dtype_error(layer: _Layer, x: Tensor) -> W4tuneError:
+def dtype_error(layer: nn.Module, x: Tensor) -> W4tuneError:
+    """For an x of another dtype than the layer's."""
     remedy = f"Cast x, or the layer with .to({x.dtype})" if x.dtype in DTYPES else "Cast x"
     return W4tuneError(
         f"w4tune.{type(layer).__name__} {layer.in_features} -> {layer.out_features} takes "
         f"{layer.dtype}, and x is {x.dtype}. {remedy}."
     )
+
+
+def _stored_dtype(weight: QuantizedWeight, dtype: torch.dtype) -> torch.dtype:
+    """What a layer of `dtype` keeps the scales in: as they are, or rounded where they are FP32."""
+    return weight.scales.dtype if weight.scales.dtype in DTYPES else dtype
 
 
 def _check_method_input(linear: nn.Linear) -> None:
@@ -374,7 +395,14 @@ class Linear(_Layer):
         device: torch.device | str | None = None,
     ) -> None:
         """dtype: of the activations. scale_dtype: what the scales are stored in, else dtype."""
-        super().__init__(in_features, out_features, group_size, dtype, scale_dtype, device)
+        super().__init__(
+            in_features,
+            out_features,
+            group_size,
+            dtype=dtype,
+            scale_dtype=scale_dtype,
+            device=device,
+        )
         parameter = None
         if bias:
             zeros = torch.zeros(out_features, dtype=dtype, device=device)
@@ -396,7 +424,7 @@ class Linear(_Layer):
         dtype: of the activations and the scales; the weight's own where None.
         """
         _check_method_input(linear)
-        _raise_unsupported(cls, linear, group_size)
+        require_supported(cls, linear.out_features, linear.in_features, group_size)
         dtype = activation_dtype(linear.weight, dtype)
         weight = quantize(linear.weight, group_size, method=method, scale_dtype=dtype)
         return cls.from_quantized(weight, linear.bias, dtype)
@@ -419,7 +447,7 @@ class Linear(_Layer):
             weight.n,
             group_size=weight.group_size,
             dtype=dtype,
-            scale_dtype=weight.scales.dtype if weight.scales.dtype in DTYPES else dtype,
+            scale_dtype=_stored_dtype(weight, dtype),
             device="meta",
         )
         layer._fill(weight.codes, weight.scales)
@@ -433,8 +461,6 @@ class Linear(_Layer):
         return self._unpacked()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != self.dtype:
-            raise _dtype_error(self, x)
         y = self._product(x)
         bias = self._parameters["bias"]
         return y if bias is None else y.add_(bias)
@@ -452,19 +478,6 @@ class GeGLU(_Layer):
 
     _op = ops.GEGLU
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        group_size: int | str = 128,
-        *,
-        dtype: torch.dtype = torch.float16,
-        scale_dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        """dtype: of the activations. scale_dtype: what the scales are stored in, else dtype."""
-        super().__init__(in_features, out_features, group_size, dtype, scale_dtype, device)
-
     @classmethod
     @torch.no_grad()
     def from_linears(
@@ -479,7 +492,7 @@ class GeGLU(_Layer):
         """Quantises the weights of two Linears without bias; as Linear.from_linear."""
         for linear in (gate, up):
             _check_method_input(linear)
-            _raise_unsupported(cls, linear, group_size)
+            require_supported(cls, linear.out_features, linear.in_features, group_size)
             if linear.bias is not None:
                 raise W4tuneError("GeGLU: the kernels add no bias. Use two w4tune.Linear instead.")
         dtype = activation_dtype(gate.weight, dtype)
@@ -507,7 +520,7 @@ class GeGLU(_Layer):
             gate.n,
             gate.group_size,
             dtype=dtype,
-            scale_dtype=gate.scales.dtype if gate.scales.dtype in DTYPES else dtype,
+            scale_dtype=_stored_dtype(gate, dtype),
             device="meta",
         )
         layer._fill(torch.cat((gate.codes, up.codes)), torch.cat((gate.scales, up.scales)))
@@ -523,8 +536,6 @@ class GeGLU(_Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != self.dtype:
-            raise _dtype_error(self, x)
         return self._product(x)
 
 
@@ -601,9 +612,3 @@ class GeGLUMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.gate_up(x))
-
-
-def _raise_unsupported(cls: type, linear: nn.Linear, group_size: int | str) -> None:
-    reason = unsupported(linear.out_features, linear.in_features, group_size)
-    if reason is not None:
-        raise W4tuneError(f"w4tune.{cls.__name__}: {reason}")

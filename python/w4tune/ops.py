@@ -263,7 +263,7 @@ def _rotate_cuda(x: Tensor, permutation: Tensor | None, blocks: Tensor) -> Tenso
     if y.numel() == 0:
         return y
     index = x.get_device()
-    device = _devices.get(index) or runtime.device(index)
+    device = runtime.device(index)
     ldx = 0
     if not x.is_contiguous():
         if x.dim() == 2 and x.stride(1) == 1 and x.stride(0) >= width:
@@ -375,9 +375,4 @@ def is_plain(x: Tensor) -> bool:
 
     Tracing, dispatch modes, subclasses and gradients take the registered operator.
     """
-    return (
-        type(x) is Tensor
-        and x.is_cuda
-        and not x.requires_grad
-        and _dispatch_modes() == 0
-    )
+    return type(x) is Tensor and x.is_cuda and not x.requires_grad and _dispatch_modes() == 0

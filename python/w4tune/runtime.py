@@ -29,8 +29,7 @@ DTYPES = (torch.float16, torch.bfloat16)  # in the order of w4tune_dtype
 MATCHES = ("exact", "interpolated_m", "same_arch", "predicted", "default", "refused")
 DEFAULT = MATCHES.index("default")
 
-_PACKAGE = Path(__file__).absolute().parent
-_DEFAULTS = _PACKAGE / "defaults.db"
+_DEFAULTS = Path(__file__).absolute().parent / "defaults.db"
 
 
 def _flag(name: str) -> bool:
@@ -107,22 +106,18 @@ class Device:
             raise W4tuneError(
                 f"'{_DEFAULTS}' is missing: the package is damaged. Install w4tune again."
             )
-        if not path.is_file():
-            dispatcher = _native.open(None, str(_DEFAULTS), self.index)
+        exists = path.is_file()
+        dispatcher = _native.open(path if exists else None, _DEFAULTS, self.index)
+        if not exists:
             self._absent = f"there is no cache '{path}'"
-            return dispatcher
-        dispatcher = _native.open(str(path), str(_DEFAULTS), self.index)
-        tuned_for = _native.device_name(dispatcher)
-        self._absent = (
-            f"the cache '{path}' has no kernel for it"
-            if tuned_for
-            else f"the cache '{path}' has nothing for this GPU"
-        )
+        elif _native.device_name(dispatcher):
+            self._absent = f"the cache '{path}' has no kernel for it"
+        else:
+            self._absent = f"the cache '{path}' has nothing for this GPU"
         return dispatcher
 
     def reload(self) -> None:
         """Opens the file anew. What is launched or captured keeps the kernels it has."""
-        self._absent = ""
         self.dispatcher = self._open()
         self._selections.clear()
         self._reported.clear()
@@ -153,7 +148,7 @@ class Device:
         rows = n if op == 0 else 2 * n
         moved = 2.5 * rows * k + (6 * m * n if op == 1 else 0)
         bandwidth = 0.85e3 * _native.dram_gbps(self.dispatcher)  # bytes in a microsecond
-        return fp16_us + moved / bandwidth < time_us if bandwidth > 0 else False
+        return bandwidth > 0 and fp16_us + moved / bandwidth < time_us
 
     def report_default(self, op: int, n: int, k: int, group_size: int, dtype: torch.dtype) -> None:
         """Says once for each layer's sizes that a default kernel serves it; an error if strict."""

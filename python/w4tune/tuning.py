@@ -13,6 +13,7 @@ from torch import nn
 
 from w4tune import cli, runtime
 from w4tune.errors import W4tuneError
+from w4tune.modules import GeGLU, Linear
 from w4tune.runtime import DTYPES
 
 PI05_TOKENS = (10, 15, 16, 50, 968)
@@ -21,8 +22,6 @@ PI05_TOKENS = (10, 15, 16, 50, 968)
 
 def _problems(model: nn.Module) -> list[dict[str, object]]:
     """The distinct problems of a model's layers, as a plan writes them."""
-    from w4tune.modules import GeGLU, Linear
-
     found: dict[tuple, dict[str, object]] = {}
     for module in model.modules():
         if not isinstance(module, (Linear, GeGLU)):
@@ -67,7 +66,9 @@ def tune(
         raise W4tuneError(f"tune: m = {tokens} must be numbers of tokens from 1.")
     problems = _problems(model)
     if not problems:
-        raise W4tuneError("tune: the model has no w4tune layers. Call w4tune.quantize_ on it first.")
+        raise W4tuneError(
+            "tune: the model has no w4tune layers. Call w4tune.quantize_ on it first."
+        )
     if not torch.cuda.is_available():
         raise W4tuneError(
             "tune: PyTorch sees no CUDA GPU. Tune on the machine that is to serve; 'w4tune --gpu a40' "
@@ -78,7 +79,9 @@ def tune(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
-        plan.write_text(json.dumps({"workloads": [{**problem, "m": tokens} for problem in problems]}))
+        plan.write_text(
+            json.dumps({"workloads": [{**problem, "m": tokens} for problem in problems]})
+        )
         command = [str(cli.tool_path()), "tune", "--gpu", "auto", "--plan", str(plan)]
         command += ["--db", str(path), *arguments]
         if budget is not None:

@@ -39,8 +39,6 @@ from torch import Tensor, nn  # noqa: E402
 
 from w4tune import ops  # noqa: E402
 
-HAS_GPU = torch.cuda.is_available()
-needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="there is no CUDA GPU")
 UNIT_ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 # OPENPI_BITBLAS_INCLUDE and _EXCLUDE of the fork's examples/libero/run_quantvla_w4fp16.sh
@@ -214,7 +212,7 @@ class Models:
     grown: int  # bytes that the quantised model's MLPs take on the GPU
 
 
-ON_GPU = pytest.param(PI05, id="pi05-gpu", marks=[pytest.mark.gpu, needs_gpu])
+ON_GPU = pytest.param(PI05, id="pi05-gpu", marks=pytest.mark.gpu)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(SMALL, id="small-cpu"), ON_GPU])
@@ -464,7 +462,6 @@ def test_a_compiled_model_gives_the_same_results(models: Models, path: str) -> N
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("permuted", [True, False])
 @pytest.mark.parametrize("width, block", [(1024, 64), (100, 16), (4096, 16)])
 def test_opcheck_and_result_of_rotate(width: int, block: int, permuted: bool) -> None:
