@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peers.problems import DTYPES, parse_tokens
+from peers.problems import DTYPES, as_argument, parse_tokens
 from pi05 import report
 
 if TYPE_CHECKING:
@@ -47,18 +47,6 @@ exit codes: 0 ok, 1 failed, 2 usage, 3 no usable device, 4 results are missing, 
 """
 
 
-def _checked(parse: Any) -> Any:
-    """argparse prints the words of an ArgumentTypeError, not those of a ValueError."""
-
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return convert
-
-
 def _some_of(known: tuple[str, ...], what: str) -> Any:
     def parse(text: str) -> list[str]:
         names = [name for name in text.split(",") if name]
@@ -67,7 +55,7 @@ def _some_of(known: tuple[str, ...], what: str) -> Any:
             raise ValueError(f"'{text}': {what} are {', '.join(known)}")
         return names
 
-    return _checked(parse)
+    return as_argument(parse)
 
 
 def _at_least(least: int) -> Any:
@@ -76,7 +64,7 @@ def _at_least(least: int) -> Any:
             raise ValueError(f"'{text}': must be a number from {least} on")
         return int(text)
 
-    return _checked(parse)
+    return as_argument(parse)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -89,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--m",
-        type=_checked(parse_tokens),
+        type=as_argument(parse_tokens),
         default=[10, 50],
         metavar="LIST",
         help="tokens of the action expert (default: 10,50)",
@@ -212,9 +200,7 @@ class Benchmark:
                 self.described.append(described)
                 self._prepare(family.make, dtype, described)
 
-    def _prepare(
-        self, make: type[Contestant], dtype: str, described: report.Document
-    ) -> None:
+    def _prepare(self, make: type[Contestant], dtype: str, described: report.Document) -> None:
         from pi05.contestants import Absent
 
         key, title = described["key"], described["title"]

@@ -47,18 +47,6 @@ def default_library() -> str:
     return str(next((path for path in builds if path.exists()), builds[0]))
 
 
-def _checked(parse: Any) -> Any:
-    """argparse prints the words of an ArgumentTypeError, not those of a ValueError."""
-
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return convert
-
-
 def _peers(text: str) -> list[str]:
     keys = [key for key in text.split(",") if key]
     unknown = [key for key in keys if key not in PEER_KEYS]
@@ -97,14 +85,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--lib", default=default_library(), metavar="FILE", help="libw4tune.so")
     add(
         "--shapes",
-        type=_checked(problems.parse_shapes),
+        type=problems.as_argument(problems.parse_shapes),
         default=list(problems.PI05),
         metavar="LIST",
         help="NxK or geglu:NxK, separated by commas (default: Pi0.5's six)",
     )
     add(
         "--m",
-        type=_checked(problems.parse_tokens),
+        type=problems.as_argument(problems.parse_tokens),
         default=[1, 8, 10, 16, 32, 50, 64],
         metavar="LIST",
         help="numbers of tokens (default: 1,8,10,16,32,50,64)",
@@ -113,15 +101,21 @@ def make_parser() -> argparse.ArgumentParser:
     add("--group", type=int, choices=(32, 64, 128), default=128, help="weights along K a scale")
     add(
         "--peers",
-        type=_checked(_peers),
+        type=problems.as_argument(_peers),
         default=list(PEER_KEYS),
         metavar="LIST",
         help=f"which of {','.join(PEER_KEYS)} (default: all)",
     )
-    add("--samples", type=_checked(_samples), default=25, metavar="N", help="rounds (default: 25)")
+    add(
+        "--samples",
+        type=problems.as_argument(_samples),
+        default=25,
+        metavar="N",
+        help="rounds (default: 25)",
+    )
     add(
         "--peer-budget",
-        type=_checked(_seconds),
+        type=problems.as_argument(_seconds),
         default=300.0,
         metavar="SECONDS",
         help="for the tuning of each peer that tunes, over the whole run (default: 300)",

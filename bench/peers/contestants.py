@@ -451,6 +451,24 @@ class GemLite(Contestant):
         self._copies = []
 
 
+def bitblas_config(bitblas: Any, problem: Problem, m: int) -> Any:
+    """BitBLAS's name for FP16 x [m, k] times a symmetric INT4 weight, summed in FP32."""
+    return bitblas.MatmulConfig(
+        M=m,
+        N=problem.rows,
+        K=problem.k,
+        A_dtype="float16",
+        W_dtype="int4",
+        accum_dtype="float32",
+        out_dtype="float16",
+        layout="nt",
+        with_bias=False,
+        group_size=problem.group,
+        with_scaling=True,
+        with_zeros=False,
+    )
+
+
 class BitBlas(Contestant):
     """BitBLAS (TVM) at the best of its own tuning. From its documentation: never run by us."""
 
@@ -471,20 +489,7 @@ class BitBlas(Contestant):
             raise RuntimeError("the seconds for tuning are spent (--peer-budget)")
         if problem.dtype != "f16":
             raise RuntimeError("compared for f16 only")
-        config = self._bitblas.MatmulConfig(
-            M=x.shape[0],
-            N=problem.rows,
-            K=problem.k,
-            A_dtype="float16",
-            W_dtype="int4",
-            accum_dtype="float32",
-            out_dtype="float16",
-            layout="nt",
-            with_bias=False,
-            group_size=problem.group,
-            with_scaling=True,
-            with_zeros=False,
-        )
+        config = bitblas_config(self._bitblas, problem, x.shape[0])
         multiply = self._bitblas.Matmul(config=config, enable_tuning=True)
         packed = multiply.transform_weight(self._weight.values.to(torch.int8) - 8)
         copies = clones((packed, self._weight.scales), self._session)

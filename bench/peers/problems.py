@@ -5,7 +5,10 @@ Standard library only.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 DTYPES = ("f16", "bf16")
 OPS = ("gemm", "geglu")
@@ -77,3 +80,15 @@ def parse_tokens(text: str) -> list[int]:
 def offset8_nibbles(values: list[int]) -> bytes:
     """Values 0..15 along k to bytes as w4tune unpacks them: the low nibble is the even k."""
     return bytes(low | high << 4 for low, high in zip(values[0::2], values[1::2], strict=True))
+
+
+def as_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` for argparse, which prints the words of an ArgumentTypeError alone."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert

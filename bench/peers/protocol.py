@@ -244,17 +244,27 @@ class MeasuredGraph:
 
     def sample(self) -> tuple[float, float]:
         """One replay: microseconds a launch, and the SM clock in MHz."""
-        begin, end = self._begin, self._end
-        if begin is None or end is None:
-            begin = torch.cuda.Event(enable_timing=True)
-            end = torch.cuda.Event(enable_timing=True)
-            begin.record()
-            self._graph.replay()
-            end.record()
-        else:
-            self._graph.replay()
-        self._session.stream.synchronize()
-        return begin.elapsed_time(end) * 1e3 / self.launches, self._session.clock_mhz()
+        time_us = replay_us(self._session, self._graph, self._begin, self._end)
+        return time_us / self.launches, self._session.clock_mhz()
+
+
+def replay_us(
+    session: Session,
+    graph: torch.cuda.CUDAGraph,
+    begin: torch.cuda.Event | None,
+    end: torch.cuda.Event | None,
+) -> float:
+    """Microseconds of one replay: by the events captured in the graph, else by two around it."""
+    if begin is None or end is None:
+        begin = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+    else:
+        graph.replay()
+    session.stream.synchronize()
+    return begin.elapsed_time(end) * 1e3
 
 
 def sample_in_turns(graphs: Sequence[MeasuredGraph], rounds: int) -> list[Samples]:

@@ -188,7 +188,6 @@ class W4tune(Contestant):
     def __init__(self, setting: Setting, dtype: str) -> None:
         super().__init__(setting, dtype)
         self._package: Any = peers.imported("w4tune")
-        self._ops: Any = peers.imported("w4tune.ops")
         self.quantised: dict[str, Any] = {}  # of quantize_, for the report
 
     def build(self) -> None:
@@ -233,8 +232,9 @@ class W4tune(Contestant):
 
     def exact(self, shape: Shape, layer: int) -> MlpWeights:
         mlp: Any = self.mlps(shape)[layer]
-        gate, up = self._dequantised("geglu", mlp.gate_up).chunk(2)
-        return gate, up, self._dequantised("gemm", mlp.down_proj)
+        weights = (*mlp.gate_up.to_quantized(), mlp.down_proj.to_quantized())
+        gate, up, down = (weight.dequantize(torch.float32) for weight in weights)
+        return gate, up, down
 
     def remarks(self, case: Case) -> list[str]:
         return [
@@ -255,21 +255,6 @@ class W4tune(Contestant):
         if selection.dequantised:
             return "dequantised, then PyTorch's matmul"
         return f"{selection.match}: {selection.config}"
-
-    def _dequantised(self, op: str, module: Any) -> torch.Tensor:
-        """float32 [rows, k]: a module's weight with scales as its kernel reads them."""
-        return exact_weight(op, module.weight_packed, module.scales)
-
-
-def exact_weight(op: str, packed: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """q * scale in float32, where w4tune's own dequantize would round it to the scales' dtype.
-
-    Packing only moves nibbles about: a weight of nothing but 9s is 1 everywhere, in any layout.
-    """
-    from w4tune import ops
-
-    codes = ops.dequantize(op, packed, torch.ones_like(scales)).float()
-    return codes.mul_(ops.dequantize(op, torch.full_like(packed, 0x99), scales))
 
 
 class Quantised(Contestant):
@@ -376,9 +361,7 @@ class _Tuned(peers.GemLite):
     def multiply(self, x: torch.Tensor, packed: tuple[torch.Tensor, ...]) -> torch.Tensor:
         self._tuner.cache[self._key] = self._config
         number = self._core.GEMLITE_MATMUL_TYPES_MAPPING[self._kind]
-        return self._core.forward_functional(
-            x, None, [*packed, *self._shared], self._meta, number
-        )
+        return self._core.forward_functional(x, None, [*packed, *self._shared], self._meta, number)
 
     @property
     def told(self) -> str:
@@ -445,20 +428,7 @@ class BitBlas(Quantised):
         key = (problem, m, tuned)
         if key in self._matmuls:
             return self._matmuls[key]
-        config = self._bitblas.MatmulConfig(
-            M=m,
-            N=problem.rows,
-            K=problem.k,
-            A_dtype="float16",
-            W_dtype="int4",
-            accum_dtype="float32",
-            out_dtype="float16",
-            layout="nt",
-            with_bias=False,
-            group_size=problem.group,
-            with_scaling=True,
-            with_zeros=False,
-        )
+        config = peers.bitblas_config(self._bitblas, problem, m)
         self._matmuls[key] = self._bitblas.Matmul(config=config, enable_tuning=tuned)
         return self._matmuls[key]
 

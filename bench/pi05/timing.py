@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from peers.protocol import Session
+from peers.protocol import Session, replay_us
 
 # Enqueues a stack on the current stream; gives one y for each layer.
 Run = Callable[[], list[torch.Tensor]]
@@ -60,16 +60,8 @@ class SequenceGraph:
         self.sample()
 
     def sample(self) -> tuple[float, float]:
-        begin, end = self._begin, self._end
-        if begin is None or end is None:
-            begin, end = _event(), _event()
-            begin.record()
-            self._graph.replay()
-            end.record()
-        else:
-            self._graph.replay()
-        self._session.stream.synchronize()
-        return begin.elapsed_time(end) * 1e3, self._session.clock_mhz()
+        time_us = replay_us(self._session, self._graph, self._begin, self._end)
+        return time_us, self._session.clock_mhz()
 
 
 class SequenceCalls:
