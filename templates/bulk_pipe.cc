@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "templates/tiling.h"
+#include "templates/wgmma_text.h"
 
 namespace w4tune {
 namespace {
@@ -283,7 +284,7 @@ std::string BulkPipe::source(const KernelConfig& config, const Problem& problem)
   const Shape shape = shape_of(config, problem);
   return fmt::format(
       R"(#include "bulk_pipe.cuh"
-struct Config {{
+{}struct Config {{
   using Element = w4::{};
   static constexpr int kRowWarps = {};
   static constexpr int kWarpRows = {};
@@ -305,6 +306,7 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args,
   w4::bulk_pipe<Config>(args, tokens);
 }}
 )",
+      shape.math == kWgmma ? wgmma_text(shape.token_tile, problem.dtype) : "",
       element_name(problem.dtype), shape.row_warps, shape.warp_rows, shape.depth_warps,
       shape.row_tile(), shape.token_tile, shape.depth_tile, shape.stages, shape.ahead, shape.math,
       shape.dequant, shape.reduce, shape.group, problem.op == Op::kGeglu);

@@ -13,6 +13,7 @@
 #include "templates/gemv.h"
 #include "templates/mma_pipe.h"
 #include "templates/mma_reg.h"
+#include "templates/wgmma.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -40,7 +41,8 @@ std::span<const Family* const> families() {
   static const MmaReg mma_reg;
   static const BulkPipe bulk_pipe;
   static const Gemv gemv;
-  static const std::array<const Family*, 4> all = {&mma_pipe, &mma_reg, &bulk_pipe, &gemv};
+  static const WgmmaTiles wgmma;
+  static const std::array<const Family*, 5> all = {&mma_pipe, &mma_reg, &bulk_pipe, &gemv, &wgmma};
   return all;
 }
 
