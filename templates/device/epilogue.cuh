@@ -127,10 +127,12 @@ struct Epilogue {
   __device__ __forceinline__ void finish(float (&sums)[kOwned][4],
                                          const int (&units)[kOwned]) const {
     if (args.split_k > 1) {
+      // Of many units, those beyond M go the same way: to know which they are takes registers.
+      constexpr bool kMany = kOwned > 16;
       int places[kOwned];
 #pragma unroll
       for (int j = 0; j < kOwned; ++j) {
-        const bool nothing = units[j] == kNone || !any_token(units[j]);
+        const bool nothing = units[j] == kNone || (!kMany && !any_token(units[j]));
         places[j] = nothing ? Shares::kNone : units[j] * 32 + thread % 32;
       }
       if (!Shares{args, tile, split, thread, vote}.gather(sums, places)) return;
