@@ -22,6 +22,7 @@ constexpr const char* kRaster = "raster";
 
 constexpr int kDepthTile = 64;
 constexpr int kLeastTokens = 32;  // below, mma_pipe has what there is to gain
+constexpr int kLeastShare = 2048;
 constexpr int kRegistersPerSm = 65536;
 constexpr int kReservedSmemPerCta = 1024;
 
@@ -43,12 +44,13 @@ struct Shape {
     return stages * stage_bytes() + kVoteBytes;
   }
   // Sums; of each row fragment two operands, weights and scales; a window of tokens; addresses.
+  // Fitted to where ptxas begins to spill, for sm_86 and sm_90a.
   [[nodiscard]] int registers() const {
-    return 4 * rows() * tokens() + 14 * rows() + 4 * std::min(4, (tokens() + 1) / 2) + 32;
+    return 4 * rows() * tokens() + 14 * rows() + 4 * std::min(4, (tokens() + 1) / 2) + 35;
   }
   // What the launch bounds leave a thread.
   [[nodiscard]] int most_registers() const {
-    return std::min(255, kRegistersPerSm / (threads() * ctas) / 8 * 8);
+    return std::min(248, kRegistersPerSm / (threads() * ctas) / 8 * 8);
   }
 };
 
@@ -92,6 +94,7 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
   const int group = group_parameter(problem);
   const bool hopper = device.sm >= 90;
   const auto smem_sm = static_cast<int>(device.smem_sm_bytes);
+  const auto workspace = static_cast<double>(max_workspace_bytes);
   return {
       {"fewer than 32 tokens are left to the families for few",
        {kTokenTile},
@@ -128,11 +131,13 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
       {"each share of the depth must fill its pipeline",
        {kStages, kSplit},
        [k = problem.k](auto v) { return k / kDepthTile >= v[1] * v[0]; }},
-      {"partials of the split exceed the workspace or half the weight's bytes",
+      // Each output of a share is 8 bytes of traffic and twice its depth of operations.
+      {"shares less than 2048 deep take longer to add up than to compute",
+       {kSplit},
+       [k = problem.k](auto v) { return v[0] == 1 || k >= kLeastShare * v[0]; }},
+      {"partials of the split exceed the workspace",
        {kRowTile, kTokenTile, kSplit},
-       [=](auto v) {
-         return v[2] == 1 || partials_fit(workload, v[0], v[1], v[2], max_workspace_bytes);
-       }},
+       [=](auto v) { return v[2] == 1 || partial_bytes(workload, v[0], v[1], v[2]) <= workspace; }},
       {"too few blocks to keep the SMs busy, or a split with nothing to fill",
        {kRowTile, kTokenTile, kSplit},
        [=](auto v) { return fills_sms(workload, device, v[0], v[1], v[2], 4); }},
@@ -219,12 +224,18 @@ Cost MmaTile::cost(const Candidate& candidate, const Workload& workload,
   work.in_flight_bytes = (shape.stages - 1.0) * shape.stage_bytes();
   work.steps = problem.k / kDepthTile / work.plan.schedule.split_k;
   work.stages = shape.stages;
+  // Partials are written and read; those that L2 cannot hold go to DRAM.
+  const double partials = 2.0 * static_cast<double>(work.plan.partial_bytes);
+  work.l2_bytes += partials;
+  if (work.plan.partial_bytes > device.l2_bytes) work.dram_bytes += partials;
 
   // Issue slots of one warp and 16-deep step (docs/kernels.md): products, dequantisation, tokens by
   // ldmatrix, and a quarter of what each block of 64 takes for weights, scales and addresses.
   const Rates rates = assumed_rates(device);
   const double rows = shape.rows();
-  const double dequant = dequant_instructions(shape.group == 0 ? 1 : 0, problem.dtype);
+  // Hopper's LOP3 and SHF, 5 of the 13, take two slots each.
+  const double dequant =
+      dequant_instructions(shape.group == 0 ? 1 : 0, problem.dtype) + (device.sm >= 90 ? 5.0 : 0.0);
   const double per_step = rows * (rates.mma_slots * shape.tokens() + dequant + 2.0) +
                           (shape.tokens() + 1.0) / 2.0 + 4.0;
   const double steps = tiles * shape.warps() * (problem.k / 16.0);

@@ -32,10 +32,13 @@ std::string why_no_denormals(const Problem& problem, const DeviceInfo& device) {
   return {};
 }
 
+double partial_bytes(const Workload& workload, int row_tile, int token_tile, int split_k) {
+  return 4.0 * count_tiles(workload, row_tile, token_tile) * split_k * row_tile * token_tile;
+}
+
 bool partials_fit(const Workload& workload, int row_tile, int token_tile, int split_k,
                   std::size_t max_workspace_bytes) {
-  const double tiles = count_tiles(workload, row_tile, token_tile);
-  const double bytes = tiles * split_k * row_tile * token_tile * 4.0;
+  const double bytes = partial_bytes(workload, row_tile, token_tile, split_k);
   return bytes <= static_cast<double>(max_workspace_bytes) &&
          bytes <= 0.5 * static_cast<double>(weight_bytes(workload.problem));
 }

@@ -227,8 +227,7 @@ struct CopyPipe {
     }
   }
 
-  // ---- shared to registers
-  // -----------------------------------------------------------------------
+  // ---- shared to registers ---------------------------------------------------------------------
 
   // What this lane gives ldmatrix as address of two token fragments, `fragment` and the next, at
   // 16-deep step `s` of a block: x[token][k] is read as its transpose.

@@ -1,4 +1,5 @@
-// From FP32 sums in registers to y: the end that mma_reg and bulk_pipe share, and gemv in part.
+// From FP32 sums in registers to y: the end that mma_tile, mma_reg and bulk_pipe share, and gemv in
+// part.
 //
 // A tile of kRowTile x kTokenTile outputs is made of units, the 16 x 8 fragments of m16n8k16: unit
 // u is 16-row fragment u / kTokenFragments and 8-token fragment u % kTokenFragments. A warp holds

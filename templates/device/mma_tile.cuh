@@ -84,8 +84,7 @@ struct MmaTile {
   __device__ __forceinline__ explicit MmaTile(const GemmArgs& arguments)
       : args(arguments), pipe(arguments, shared, thread) {}
 
-  // ---- shared to registers
-  // -----------------------------------------------------------------------
+  // ---- shared to registers ---------------------------------------------------------------------
 
   // Pair `p` of 16-deep step `s`, into its place in the window. What the step adds to an address
   // only turns bits that the swizzle chose, so that one instruction a step makes all of them.
@@ -136,8 +135,7 @@ struct MmaTile {
     }
   }
 
-  // ---- products
-  // ----------------------------------------------------------------------------------
+  // ---- products --------------------------------------------------------------------------------
 
   __device__ __forceinline__ void multiply_pair(int s, int p) {
     const u32(&tokens)[4] = b[(s * kPairs + p) % kWindow];
@@ -191,8 +189,7 @@ struct MmaTile {
     }
   }
 
-  // ---- the whole
-  // ---------------------------------------------------------------------------------
+  // ---- the whole -------------------------------------------------------------------------------
 
   __device__ __forceinline__ void run() {
     dependents_launch();
