@@ -88,6 +88,10 @@ TEST(MmaTileTwin, ASplitGivesTheSameBitsWhoeverArrivesLast) {
   expect_same_bits_whoever_arrives_last(kernels());
 }
 
+TEST(MmaTileTwin, ADependentLaunchGivesTheSameBits) {
+  expect_same_bits_of_a_dependent_launch(kernels());
+}
+
 TEST(MmaTileTwin, HostileDataStaysWithinTheBounds) {
   expect_within_bounds_on_hostile_data(kernels());
 }
