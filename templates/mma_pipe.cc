@@ -174,10 +174,7 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
        [=](auto v) { return fills_sms(workload, device, v[0], v[1], v[2], 4); }},
       {"a raster wider than the row tiles repeats a narrower one",
        {kRowTile, kTokenTile, kRaster},
-       [=](auto v) {
-         if (ceil_div(m, v[1]) == 1) return v[2] == 1;
-         return v[2] <= ceil_div(rows, v[0]);
-       }},
+       [=](auto v) { return raster_differs(workload, v[0], v[1], v[2]); }},
   };
 }
 

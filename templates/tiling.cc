@@ -51,6 +51,11 @@ bool fills_sms(const Workload& workload, const DeviceInfo& device, int row_tile,
   return fills && needed;
 }
 
+bool raster_differs(const Workload& workload, int row_tile, int token_tile, int raster) {
+  if (ceil_div(workload.m, token_tile) == 1) return raster == 1;
+  return raster <= ceil_div(weight_rows(workload.problem), row_tile);
+}
+
 Work tiled_work(const Footprint& footprint, const Candidate& candidate, const Workload& workload) {
   const Problem& problem = workload.problem;
   const double row_tiles = ceil_div(weight_rows(problem), footprint.row_tile);

@@ -41,6 +41,9 @@ bool partials_fit(const Workload& workload, int row_tile, int token_tile, int sp
 bool fills_sms(const Workload& workload, const DeviceInfo& device, int row_tile, int token_tile,
                int split_k, int enough);
 
+// Whether the walk of the tiles is not that of a smaller raster.
+bool raster_differs(const Workload& workload, int row_tile, int token_tile, int raster);
+
 // Plan, bytes and products of a launch; the rest of the work is the family's to count.
 Work tiled_work(const Footprint& footprint, const Candidate& candidate, const Workload& workload);
 

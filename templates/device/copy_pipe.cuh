@@ -45,6 +45,7 @@ struct CopyPipe {
 
   const char* weights_from;     // this thread's (or the tile's) first chunk of weights
   const u16* activations_from;  // this thread's first chunk of activations
+  const char* scales_from;      // this thread's first chunk of the scales of the whole depth
   int row_tiles_left;           // 16-row tiles from there to the last row
   int tokens_left;              // tokens from there to the last
   u64 policy;                   // of the weights in L2 (kEvictFirst only)
@@ -106,8 +107,9 @@ struct CopyPipe {
   // number of row tiles (or tokens) and chunks behind chunk `thread`, because a pass of all threads
   // covers whole row tiles (or a row tile whole passes) and whole tokens. Only 13 row warps break
   // that, for the weights: they look each chunk up.
-  static constexpr int kRowChunks = kBlocks * 32;              // of 16 weight rows
-  static constexpr int kTokenChunks = Config::kDepthTile / 8;  // of one token
+  static constexpr int kRowChunks = kBlocks * 32;                     // of 16 weight rows
+  static constexpr int kTokenChunks = Config::kDepthTile / 8;         // of one token
+  static constexpr int kScaleChunks = kPerRow ? 1 : kStepGroups * 2;  // of 16 rows
   static constexpr bool kWholePasses = kThreads % kRowChunks == 0 || kRowChunks % kThreads == 0;
   static constexpr int kRowStep = kThreads > kRowChunks ? kThreads / kRowChunks : 1;
   static constexpr int kRowPasses = kRowChunks > kThreads ? kRowChunks / kThreads : 1;
@@ -124,6 +126,11 @@ struct CopyPipe {
     const int token = token_begin + thread / kTokenChunks;
     activations_from = static_cast<const u16*>(args.x) + token * args.ldx +
                        step_begin * Config::kDepthTile + thread % kTokenChunks * 8;
+    if constexpr (!kPerRow) {
+      const long long scale_tile = row_begin / 16 + thread / kScaleChunks;
+      scales_from = static_cast<const char*>(args.scales) + scale_tile * (args.k / kGroup) * 32 +
+                    thread % kScaleChunks * 16;
+    }
     row_tiles_left = weight_rows() / 16 - row_tile;
     tokens_left = args.m - token;
   }
@@ -164,32 +171,32 @@ struct CopyPipe {
 
   __device__ __forceinline__ void fetch_activations(int step, u32 to) const {
     constexpr int kChunks = Config::kTokenTile * kTokenChunks;
-    const u16* const from = activations_from + step * Config::kDepthTile;
+    const u16* from = activations_from + step * Config::kDepthTile;
+    const long long stride = kTokenStep * args.ldx;
 #pragma unroll
     for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
       if ((i + 1) * kThreads > kChunks && thread + i * kThreads >= kChunks) break;
       const int token = thread / kTokenChunks + i * kTokenStep;
       const int swizzled = token * kTokenChunks + ((thread % kTokenChunks) ^ (token & 7));
-      copy(step, to + static_cast<u32>(swizzled) * 16, from + i * kTokenStep * args.ldx,
-           i * kTokenStep < tokens_left);
+      copy(step, to + static_cast<u32>(swizzled) * 16, from, i * kTokenStep < tokens_left);
+      from += stride;
     }
   }
 
   __device__ __forceinline__ void fetch_scales(int step, u32 to) const {
     if constexpr (!kPerRow) {
       constexpr int kChunks = kScaleBytes / 16;
-      constexpr int kScaleChunks = kStepGroups * 2;  // of 16 rows
-      const int groups = args.k / kGroup;
-      const int group = (step_begin + step) * Config::kDepthTile / kGroup;
+      constexpr int kRowTileStep = kThreads / kScaleChunks;
+      static_assert(kThreads % kScaleChunks == 0, "a pass over the scales covers whole row tiles");
+      const char* from = scales_from + (step_begin + step) * Config::kDepthTile / kGroup * 32;
+      const long long stride = static_cast<long long>(kRowTileStep) * (args.k / kGroup) * 32;
 #pragma unroll
       for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
         const int chunk = thread + i * kThreads;
-        if (kChunks % kThreads != 0 && chunk >= kChunks) break;
-        const int row_tile = row_begin / 16 + chunk / kScaleChunks;
-        const long long from = (static_cast<long long>(row_tile) * groups + group) * 32;
-        copy(step, to + static_cast<u32>(chunk) * 16,
-             static_cast<const char*>(args.scales) + from + chunk % kScaleChunks * 16,
-             row_tile < weight_rows() / 16);
+        if ((i + 1) * kThreads > kChunks && chunk >= kChunks) break;
+        copy(step, to + static_cast<u32>(chunk) * 16, from,
+             row_begin / 16 + chunk / kScaleChunks < weight_rows() / 16);
+        from += stride;
       }
     }
   }
