@@ -1,4 +1,5 @@
-// From FP32 sums in registers to y: the end that mma_reg and bulk_pipe share, and gemv in part.
+// From FP32 sums in registers to y: the end that mma_tile, mma_reg and bulk_pipe share, and gemv in
+// part.
 //
 // A tile of kRowTile x kTokenTile outputs is made of units, the 16 x 8 fragments of m16n8k16: unit
 // u is 16-row fragment u / kTokenFragments and 8-token fragment u % kTokenFragments. A warp holds
@@ -129,10 +130,12 @@ struct Epilogue {
   __device__ __forceinline__ void finish(float (&sums)[kOwned][4],
                                          const int (&units)[kOwned]) const {
     if (args.split_k > 1) {
+      // Of many units, those beyond M go the same way: to know which they are takes registers.
+      constexpr bool kMany = kOwned > 16;
       int places[kOwned];
 #pragma unroll
       for (int j = 0; j < kOwned; ++j) {
-        const bool nothing = units[j] == kNone || !any_token(units[j]);
+        const bool nothing = units[j] == kNone || (!kMany && !any_token(units[j]));
         places[j] = nothing ? Shares::kNone : units[j] * 32 + thread % 32;
       }
       if (!Shares{args, tile, split, thread, vote, part}.gather(sums, places)) return;

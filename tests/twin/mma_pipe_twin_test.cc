@@ -115,6 +115,10 @@ TEST(MmaPipeTwin, ASplitGivesTheSameBitsWhoeverArrivesLast) {
   expect_same_bits_whoever_arrives_last(kernels());
 }
 
+TEST(MmaPipeTwin, ADependentLaunchGivesTheSameBits) {
+  expect_same_bits_of_a_dependent_launch(kernels());
+}
+
 TEST(MmaPipeTwin, HostileDataStaysWithinTheBounds) {
   expect_within_bounds_on_hostile_data(kernels());
 }
