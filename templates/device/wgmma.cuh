@@ -11,8 +11,9 @@
 //            kTokenTile
 //
 //   consumers  kWarpgroups warpgroups of 64 * kFragments rows; each warp has kFragments times 16 of
-//              them and all tokens of the tile. Among each four products (64 deep, one fragment)
-//              the next four operands are dequantised. Scales go straight to registers, a step ahead
+//              them and all tokens of the tile. While four products (64 deep, one fragment) are
+//              under way, the next four operands are dequantised. Scales go straight to registers,
+//              a step ahead
 //   producer   one thread that requests everything, tile after tile: the first data of the next one
 //              come while the last one is computed and stored
 //   lead       the second warpgroup begins kLead steps after the first and stays behind, so that
@@ -260,30 +261,29 @@ struct WgmmaTiles {
     return scales;
   }
 
-  // A lane's 16 bytes of block i of fragment r in the buffer: they lie in quarter lane / 8 of the
-  // block, swizzled by the row of 128 bytes.
-  __device__ __forceinline__ U32x4 load_weights(int slot, int r, int i) const {
+  // Four A operands, 64 deep: block i of fragment r in the buffer. `pairs` holds the scales of its
+  // rows g and g + 8 from the beginning of their group on.
+  __device__ __forceinline__ void load_weights(int slot, const Scales& scales, int r, int i,
+                                               u32 (&pairs)[2], u32 (&a)[4][4]) const {
+    // A lane's 16 bytes lie in quarter lane / 8 of the block, swizzled by the row of 128 bytes.
     const int row = lane / 8 * (kRowTile / 16) + warp * kFragments + r;
     const u32 at = static_cast<u32>(row) * 128 + static_cast<u32>((lane ^ row) % 8) * 16;
-    return load_shared_16(stage(slot) + kTokenBytes + at +
-                          static_cast<u32>(i * kBlockPieces) * kPieceBytes);
-  }
-
-  // The A operand of 16-deep step s of block i of fragment r. `pairs` holds the scales of its rows g
-  // and g + 8 from the beginning of their group on.
-  __device__ __forceinline__ void dequantise(const U32x4& words, const Scales& scales, int r, int i,
-                                             int s, u32 (&pairs)[2], u32 (&a)[4]) const {
-    Dequant<Element>::word(words.v[s], a);
-    if constexpr (!kPerRow) {
-      if ((i * 4 + s) % kGroupSteps == 0) {
-        u16 low;
-        u16 high;
-        fragment_scales(scales.pairs[(i * 4 + s) / kGroupSteps], r, lane, low, high);
-        pairs[0] = pair_of(low);
-        pairs[1] = pair_of(high);
-      }
+    const U32x4 words = load_shared_16(stage(slot) + kTokenBytes + at +
+                                       static_cast<u32>(i * kBlockPieces) * kPieceBytes);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) a[j] = Element::mul2(a[j], pairs[j % 2]);
+    for (int s = 0; s < 4; ++s) {
+      Dequant<Element>::word(words.v[s], a[s]);
+      if constexpr (!kPerRow) {
+        if ((i * 4 + s) % kGroupSteps == 0) {
+          u16 low;
+          u16 high;
+          fragment_scales(scales.pairs[(i * 4 + s) / kGroupSteps], r, lane, low, high);
+          pairs[0] = pair_of(low);
+          pairs[1] = pair_of(high);
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) a[s][j] = Element::mul2(a[s][j], pairs[j % 2]);
+      }
     }
   }
 
@@ -292,55 +292,27 @@ struct WgmmaTiles {
     if (lane == 0) mbarrier_arrive(empty(slot));
   }
 
-  // Where a warp is: operands of the next four products, and what dequantising goes on from.
-  struct Position {
-    Ring ring;
-    Scales scales;              // of the step
-    Scales next;                // of the one after it
+  // Products of one step. Those of the last block and fragment stay under way, and with them the
+  // operands of one half of `a`.
+  __device__ __forceinline__ void multiply(int step, int slot, const Scales& scales,
+                                           u32 (&a)[2][4][4]) {
+    const u64 tokens = wgmma_tokens(stage(slot));
     u32 pairs[kFragments][2];
-    u32 operands[2][4][4];
-  };
-
-  // Waits for a step and dequantises its first operands.
-  __device__ __forceinline__ void begin(Position& at) const {
-    mbarrier_wait(full(at.ring.slot), at.ring.parity);
-    const U32x4 words = load_weights(at.ring.slot, 0, 0);
-#pragma unroll
-    for (int s = 0; s < 4; ++s) dequantise(words, at.scales, 0, 0, s, at.pairs[0], at.operands[0][s]);
-  }
-
-  // Products of one step, four at a time (64 deep, one fragment), and among them the operands of the
-  // next four: a product that waits for the one before keeps its warp from issuing anything else.
-  // The last four are those of the next step, if there is `more`.
-  __device__ __forceinline__ void multiply(Position& at, bool first, bool more) {
-    const u64 tokens = wgmma_tokens(stage(at.ring.slot));
-    const int slot = at.ring.slot;
 #pragma unroll
     for (int j = 0; j < kBlocks * kFragments; ++j) {
       const int i = j / kFragments;  // block
       const int r = j % kFragments;
-      const int next_i = (j + 1) / kFragments % kBlocks;
-      const int next_r = (j + 1) % kFragments;
-      const bool last = j == kBlocks * kFragments - 1;
-      if (last) {
-        at.ring.advance();
-        at.scales = at.next;
-        if (more) mbarrier_wait(full(at.ring.slot), at.ring.parity);
-      }
-      const U32x4 words = load_weights(last ? at.ring.slot : slot, next_r, next_i);
+      u32(&operand)[4][4] = a[j % 2];
+      load_weights(slot, scales, r, i, pairs[r], operand);
       const u64 b = tokens + i * wgmma_distance(kTokenBlockBytes);
       wgmma_fence();
 #pragma unroll
       for (int s = 0; s < 4; ++s) {
-        Product::multiply(acc[r], at.operands[j % 2][s], b + s * wgmma_distance(32), 1);
-        if (s == 0 || s == 3) wgmma_commit();
-        if (s == 0) {
-          wgmma_wait<1>();  // the four before have read their operands, which are now replaced
-          if (j == 0 && !first) release(slot == 0 ? kStages - 1 : slot - 1);
-        }
-        dequantise(words, at.scales, next_r, next_i, s, at.pairs[next_r],
-                   at.operands[(j + 1) % 2][s]);
+        Product::multiply(acc[r], operand[s], b + s * wgmma_distance(32), 1);
       }
+      wgmma_commit();
+      wgmma_wait<1>();
+      if (j == 0 && step > 0) release(slot == 0 ? kStages - 1 : slot - 1);
     }
   }
 
@@ -363,33 +335,34 @@ struct WgmmaTiles {
   }
 
   __device__ __forceinline__ void consume() {
+    u32 operands[2][4][4];  // of products under way
+    Ring ring;
     int index = block_index();
     Item item = item_at(index);
-    Position at;
-    at.scales = load_scales(item, 0);
+    Scales next = load_scales(item, 0);
     if (kWarpgroups == 2 && warpgroup == 1) mbarrier_wait(turn(), 0);
     bool leads = kWarpgroups == 2 && warpgroup == 0;
     bool may_write = false;
-    begin(at);
     for (; index < num_items; index += grid_size()) {
-      const bool more_items = index + grid_size() < num_items;
-      const Item following = item_at(more_items ? index + grid_size() : index);
+      const Item following = item_at(index + grid_size() < num_items ? index + grid_size() : index);
 #pragma unroll
       for (int r = 0; r < kFragments; ++r) {
 #pragma unroll
         for (int i = 0; i < kTokens * 4; ++i) acc[r][i] = opaque_zero();
       }
       for (int step = 0; step < item.num_steps; ++step) {
-        const bool ends = step + 1 == item.num_steps;
-        at.next = ends ? load_scales(following, 0) : load_scales(item, step + 1);
-        multiply(at, step == 0, !ends || more_items);
-        if (leads && (step + 1 == kLead || ends)) {
+        const Scales scales = next;
+        next = step + 1 < item.num_steps ? load_scales(item, step + 1) : load_scales(following, 0);
+        mbarrier_wait(full(ring.slot), ring.parity);
+        multiply(step, ring.slot, scales, operands);
+        ring.advance();
+        if (leads && (step + 1 == kLead || step + 1 == item.num_steps)) {
           leads = false;
           if (lane == 0) mbarrier_arrive(turn());
         }
       }
       wgmma_wait<0>();
-      release(at.ring.slot == 0 ? kStages - 1 : at.ring.slot - 1);
+      release(ring.slot == 0 ? kStages - 1 : ring.slot - 1);
       if (!may_write) dependency_wait();  // long over for the producer
       may_write = true;
       store(item);
