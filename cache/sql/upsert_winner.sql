@@ -1,12 +1,12 @@
 -- The interval follows in update_interval.sql, when every winner of the problem is known.
 INSERT INTO winners (device_id, problem_id, m, provenance, config, split_k, raster, row_tile,
                      token_tile, depth_tile, threads, smem_bytes, cluster_split, token_map, dependent,
-                     compilation_key,
+                     persistent, compilation_key,
                      time_us_median, floor_us, baseline_us, time_us_samples, clock_mhz_samples, error_worst_ratio,
                      error_relative_norm, error_max_abs, tie_set, run_id)
 VALUES (:device_id, :problem_id, :m, :provenance, :config, :split_k, :raster, :row_tile,
         :token_tile, :depth_tile, :threads, :smem_bytes, :cluster_split, :token_map, :dependent,
-        :compilation_key,
+        :persistent, :compilation_key,
         :time_us_median, :floor_us, :baseline_us, :time_us_samples, :clock_mhz_samples, :error_worst_ratio,
         :error_relative_norm, :error_max_abs, :tie_set, :run_id)
 ON CONFLICT (device_id, problem_id, m, provenance) DO UPDATE
@@ -21,6 +21,7 @@ SET config = excluded.config,
     cluster_split = excluded.cluster_split,
     token_map = excluded.token_map,
     dependent = excluded.dependent,
+    persistent = excluded.persistent,
     compilation_key = excluded.compilation_key,
     time_us_median = excluded.time_us_median,
     floor_us = excluded.floor_us,

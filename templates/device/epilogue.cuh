@@ -30,7 +30,7 @@ struct SplitShares {
   int split;   // which share of the depth
   int thread;  // of kThreads that take part
   u32 vote;    // shared memory: 4 bytes that nothing else uses
-  int part = 0;  // of several groups of kThreads in a CTA, each with a barrier and a tile of its own
+  int team = 0;  // of several in a CTA, each of kThreads with a barrier and a tile of its own
 
   // sums[j] belongs in place places[j]. Whether this CTA is the one that finishes the tile, then
   // with the sums of all. All kThreads call.
@@ -44,9 +44,9 @@ struct SplitShares {
       if (places[j] != kNone) store_global_l2(partials + split * kShare + places[j] * 4, sums[j]);
     }
     // One thread's release covers the stores of all: the barrier orders them before it.
-    barrier_named(kBarrier + part, kThreads);
+    barrier_named(kBarrier + team, kThreads);
     if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
-    barrier_named(kBarrier + part, kThreads);
+    barrier_named(kBarrier + team, kThreads);
     if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
     if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
     add_shares<kOwned>(partials, sums, places);
@@ -113,7 +113,7 @@ struct Epilogue {
   int token_begin;  // first token of the tile
   int thread;       // of kThreads that take part
   u32 vote;         // shared memory: 4 bytes that nothing else uses
-  int part = 0;     // as in SplitShares
+  int team = 0;     // as in SplitShares
 
   // Rows of the packed weight.
   __device__ __forceinline__ static int weight_rows(const GemmArgs& args) {
@@ -138,7 +138,7 @@ struct Epilogue {
         const bool nothing = units[j] == kNone || (!kMany && !any_token(units[j]));
         places[j] = nothing ? Shares::kNone : units[j] * 32 + thread % 32;
       }
-      if (!Shares{args, tile, split, thread, vote, part}.gather(sums, places)) return;
+      if (!Shares{args, tile, split, thread, vote, team}.gather(sums, places)) return;
     }
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) store(units[j], sums[j]);
@@ -154,7 +154,7 @@ struct Epilogue {
       for (int j = 0; j < kUnits; ++j) {
         places[j] = any_token(j) ? j * 32 + lane : Shares::kNone;
       }
-      if (!Shares{args, tile, split, thread, vote, part}.gather(sums, places)) return;
+      if (!Shares{args, tile, split, thread, vote, team}.gather(sums, places)) return;
     }
     constexpr int kBatch = 4;  // units under way
 #pragma unroll
