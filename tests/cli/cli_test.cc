@@ -150,6 +150,14 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   // The same command again gives the same rows.
   ASSERT_EQ(w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db).exit_code, 0);
   EXPECT_EQ(nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out), shown);
+
+  // An M between them takes its part of what the file serves, and the report says so.
+  ASSERT_EQ(
+      w4tune_run("--gpu a40 --m 5 --shape 4096,1024 --db " + db + " --report " + report).exit_code,
+      0);
+  const auto between = nlohmann::json::parse(std::ifstream(report));
+  EXPECT_EQ(between.at("rows").at(0).at("m_lo"), 2);
+  EXPECT_EQ(between.at("rows").at(0).at("m_hi"), 5);
 }
 
 TEST(Cli, ServesGegluLikeAnyOtherOp) {
