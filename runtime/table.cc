@@ -208,8 +208,7 @@ int max_tokens(const Footprint& footprint, const Problem& problem, int split_k) 
 }
 
 LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, int m,
-                           const Schedule& schedule, const WorkspaceNeed& available,
-                           int sm_count) {
+                           const Schedule& schedule, const WorkspaceNeed& available, int sm_count) {
   const LaunchPlan plan = make_launch_plan(footprint, problem, m, schedule, sm_count);
   if (plan.partial_bytes <= available.partial_bytes &&
       plan.counter_count <= available.counter_count) {
