@@ -11,7 +11,7 @@
 #include "generated/version.h"
 #include "gpu/device.h"
 #include "tuner/bench.h"
-#include "tuner/cublaslt.h"
+#include "gpu/cublaslt.h"
 #include "tuner/report.h"
 #include "tuner/tune.h"
 #include "w4tune/error.h"

@@ -12,7 +12,7 @@
 #include "gpu/device.h"
 #include "gpu/nvrtc.h"
 #include "tuner/compiler.h"
-#include "tuner/cublaslt.h"
+#include "gpu/cublaslt.h"
 #include "tuner/gpu_session.h"
 #include "tuner/probe.h"
 #include "w4tune/error.h"

@@ -14,7 +14,7 @@
 #include "core/stats.h"
 #include "gpu/device.h"
 #include "templates/cost.h"
-#include "tuner/cublaslt.h"
+#include "gpu/cublaslt.h"
 #include "tuner/ranking.h"
 #include "tuner/report.h"
 #include "tuner/tune.h"

@@ -11,7 +11,7 @@
 #include "gpu/device.h"
 #include "gpu/driver.h"
 #include "gpu/shared_library.h"
-#include "tuner/cublaslt.h"
+#include "gpu/cublaslt.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
