@@ -277,6 +277,7 @@ void Store::put_winners(std::int64_t run, const Problem& problem,
         .bind(":cluster_split", winner.footprint.cluster_split ? 1 : 0)
         .bind(":token_map", winner.footprint.token_map ? 1 : 0)
         .bind(":dependent", winner.footprint.dependent ? 1 : 0)
+        .bind(":persistent", winner.footprint.persistent ? 1 : 0)
         .bind(":compilation_key", winner.compilation_key)
         .bind(":time_us_median", winner.time_us_median)
         .bind(":floor_us", winner.floor_us)

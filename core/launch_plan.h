@@ -24,6 +24,9 @@ struct Footprint {
   bool token_map = false;
   // On sm_90 it may be launched to begin before the kernel before it in the stream has ended.
   bool dependent = false;
+  // CTAs stay, one an SM, and walk through the tiles; the kernel takes a third argument, a tensor map
+  // of w (sm_90; gpu/tensor_map.h).
+  bool persistent = false;
 
   auto operator<=>(const Footprint&) const = default;
 };
@@ -54,8 +57,9 @@ struct TokenBox {
 };
 TokenBox token_box(const Footprint& footprint, int m);
 
-// Requires m >= 1. split_k is clamped to the depth steps of the problem.
+// Requires m >= 1. split_k is clamped to the depth steps of the problem. `sm_count` bounds the grid
+// of persistent CTAs; without it (0) each has one tile to do.
 LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, int m,
-                            Schedule schedule);
+                            Schedule schedule, int sm_count = 0);
 
 }  // namespace w4tune

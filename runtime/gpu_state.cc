@@ -152,7 +152,8 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
   const Schedule schedule = kernel.is_default
                                 ? default_schedule(footprint, problem, args.m, info_.sm_count)
                                 : kernel.schedule;
-  const LaunchPlan plan = fit_launch_plan(footprint, problem, args.m, schedule, workspace_->size());
+  const LaunchPlan plan = fit_launch_plan(footprint, problem, args.m, schedule, workspace_->size(),
+                                          info_.sm_count);
   if (plan.counter_count > 0) {
     const Workspace::Slot slot = workspace_->slot(stream);
     args.partials = slot.partials;
@@ -167,7 +168,12 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
     const TokenBox box = token_box(footprint, args.m);
     tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
   }
-  void* params[] = {&args, &tokens};  // a kernel without a token map has one parameter
+  CUtensorMap weights{};
+  if (footprint.persistent) {
+    weights = map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile,
+                          footprint.depth_tile);
+  }
+  void* params[] = {&args, &tokens, &weights};  // kernels without maps have fewer parameters
   w4tune::launch(kernel.function, plan.grid, plan.threads, plan.smem_bytes, stream, params,
                  plan.cluster, dependent);
 }

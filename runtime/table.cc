@@ -230,8 +230,9 @@ int max_tokens(const Footprint& footprint, const Problem& problem, int split_k) 
 }
 
 LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, int m,
-                           const Schedule& schedule, const WorkspaceNeed& available) {
-  const LaunchPlan plan = make_launch_plan(footprint, problem, m, schedule);
+                           const Schedule& schedule, const WorkspaceNeed& available,
+                           int sm_count) {
+  const LaunchPlan plan = make_launch_plan(footprint, problem, m, schedule, sm_count);
   if (plan.partial_bytes <= available.partial_bytes &&
       plan.counter_count <= available.counter_count) {
     return plan;
@@ -242,7 +243,7 @@ LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, i
     const std::size_t share = plan.partial_bytes / static_cast<std::size_t>(plan.schedule.split_k);
     fitting.split_k = std::max(1, static_cast<int>(available.partial_bytes / share));
   }
-  return make_launch_plan(footprint, problem, m, fitting);
+  return make_launch_plan(footprint, problem, m, fitting, sm_count);
 }
 
 }  // namespace w4tune

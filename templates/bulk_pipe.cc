@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "templates/tiling.h"
+#include "templates/wgmma_text.h"
 
 namespace w4tune {
 namespace {
@@ -27,8 +28,6 @@ constexpr const char* kRaster = "raster";
 constexpr int kMaxCluster = 8;  // CTAs; what every sm_90 GPU grants
 constexpr int kWgmma = 1;       // a value of math
 constexpr int kByCluster = 1;   // a value of reduce
-constexpr int kWideTile = 64;   // tokens; what is wider is for many
-constexpr int kMostSums = 128;  // of a thread; more leave no registers for anything else
 
 // One configuration with its derived sizes, named as in bulk_pipe.cuh.
 struct Shape {
@@ -40,14 +39,7 @@ struct Shape {
   [[nodiscard]] int row_tile() const { return warp_rows * row_warps; }
   [[nodiscard]] int tokens() const { return token_tile / 8; }
   [[nodiscard]] int units() const { return row_tile() / 16 * tokens(); }
-  [[nodiscard]] int sums() const { return 4 * tokens() * (warp_rows / 16); }  // of a thread
-  // Whether the consumers take registers from a whole warpgroup of the producer.
-  [[nodiscard]] bool takes_registers() const {
-    return math == kWgmma && row_warps * depth_warps == 8 && sums() >= kMostSums;
-  }
-  [[nodiscard]] int threads() const {
-    return 32 * row_warps * depth_warps + (takes_registers() ? 128 : 32);
-  }
+  [[nodiscard]] int threads() const { return 32 * row_warps * depth_warps + 32; }
   [[nodiscard]] bool direct() const { return ahead > 0; }  // weights straight to registers
   [[nodiscard]] int step_weight_bytes() const { return row_tile() * depth_tile / 2; }
   [[nodiscard]] int stage_bytes() const {
@@ -62,16 +54,14 @@ struct Shape {
   // depth: a split needs less, but the same kernel serves every split.
   [[nodiscard]] int smem_bytes() const {
     constexpr int kBarrierBytes = 256;
-    const int met = depth_warps > 1 ? depth_warps * units() * 512 : 0;
+    const int sums = depth_warps > 1 ? depth_warps * units() * 512 : 0;
     const int received = reduce == kByCluster ? (units() + kMaxCluster) * 512 : 0;
     const int scales = group == 0 || direct() ? 0 : row_tile() / 16 * (k / group) * 32;
-    return std::max(stages * stage_bytes(), met) + received + kBarrierBytes + scales;
+    return std::max(stages * stage_bytes(), sums) + received + kBarrierBytes + scales;
   }
   // What the register file leaves a thread of one CTA: warps are spread over four schedulers.
   [[nodiscard]] int most_registers() const {
     constexpr int kFile = 65536;
-    constexpr int kTaken = 232;
-    if (takes_registers()) return kTaken;
     const int warps = ceil_div(threads() / 32, 4) * 4;
     return std::min(255, kFile / (warps * 32) / 8 * 8);
   }
@@ -79,7 +69,7 @@ struct Shape {
     const int sets = dequant != 0 && group != 0 ? 2 : 1;
     // With wgmma the compiler dequantises further ahead of what it holds.
     const int operands = math == kWgmma ? (direct() ? 56 : 24) : 24 + 8 * tokens();
-    return std::min(255, 40 + sums() * sets + operands + held());
+    return std::min(255, 40 + 4 * tokens() * (warp_rows / 16) * sets + operands + held());
   }
 };
 
@@ -122,12 +112,9 @@ std::vector<Constraint> structural_constraints(const Problem& problem, const Dev
       {"K must be a multiple of the depth tile",
        {kDepthTile},
        [k](auto v) { return k % v[0] == 0; }},
-      {"four row warps make a warpgroup, of 16 rows each or, for many tokens, 32",
-       {kRowWarps, kWarpRows, kTokenTile, kMath},
-       [](auto v) {
-         const int most_rows = v[2] > kWideTile ? 32 : 16;
-         return v[3] != kWgmma || (v[0] % 4 == 0 && v[1] <= most_rows);
-       }},
+      {"four row warps of 16 rows make a warpgroup",
+       {kRowWarps, kWarpRows, kMath},
+       [](auto v) { return v[2] != kWgmma || (v[0] % 4 == 0 && v[1] == 16); }},
       {"registers of a thread",
        {kRowWarps, kWarpRows, kDepthWarps, kTokenTile, kDepthTile, kAhead, kMath, kDequant},
        [=](auto v) {
@@ -156,25 +143,14 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
   const int m = workload.m;
   const int rows = weight_rows(problem);
   const int k = problem.k;
-  const int tokens = ceil_div(m, 8) * 8;
-  const int padded = std::min(tokens, kWideTile);
+  const int padded = std::min(ceil_div(m, 8) * 8, 64);
   const int group = group_parameter(problem);
   const auto smem_sm = static_cast<int>(device.smem_sm_bytes);
   return {
-      {"M in one token tile, in tiles of 64, beyond 32 in tiles of 32, or in wider ones of which "
-       "at most a third more than M is computed",
+      {"M in one token tile, in tiles of 64, or beyond 32 in tiles of 32",
        {kTokenTile},
-       [=](auto v) {
-         if (v[0] > kWideTile) return 3 * ceil_div(m, v[0]) * v[0] <= 4 * tokens;
+       [padded](auto v) {
          return v[0] == padded || (padded > 32 && v[0] == 32) || (padded > 48 && v[0] == 64);
-       }},
-      {"more than 64 tokens leave registers for wgmma alone, with one set of at most 128 sums, "
-       "weights from shared memory and a split through the workspace",
-       {kWarpRows, kTokenTile, kAhead, kMath, kDequant, kReduce},
-       [group](auto v) {
-         if (v[1] <= kWideTile) return true;
-         const bool one_set = (v[4] == 0 || group == 0) && v[0] / 16 * v[1] / 2 <= kMostSums;
-         return one_set && v[2] == 0 && v[3] == kWgmma && v[5] == 0;
        }},
       {"a row tile larger than N",
        {kRowWarps, kWarpRows},
@@ -253,7 +229,7 @@ Space BulkPipe::space(const Workload& workload, const DeviceInfo& device,
   return Space({{kRowWarps, {1, 2, 4, 8, 16}},
                 {kWarpRows, {16, 32, 64}},
                 {kDepthWarps, {1, 2, 4, 8, 16}},
-                {kTokenTile, {8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256}},
+                {kTokenTile, {8, 16, 24, 32, 40, 48, 56, 64}},
                 {kDepthTile, {64, 128, 256, 512, 1024, 2048}},
                 {kStages, {2, 3, 4, 6, 8, 12}},
                 {kAhead, {0, 2, 4, 8}},
@@ -283,7 +259,7 @@ std::string BulkPipe::source(const KernelConfig& config, const Problem& problem)
   const Shape shape = shape_of(config, problem);
   return fmt::format(
       R"(#include "bulk_pipe.cuh"
-struct Config {{
+{}struct Config {{
   using Element = w4::{};
   static constexpr int kRowWarps = {};
   static constexpr int kWarpRows = {};
@@ -305,6 +281,7 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args,
   w4::bulk_pipe<Config>(args, tokens);
 }}
 )",
+      shape.math == kWgmma ? wgmma_text(shape.token_tile, problem.dtype) : "",
       element_name(problem.dtype), shape.row_warps, shape.warp_rows, shape.depth_warps,
       shape.row_tile(), shape.token_tile, shape.depth_tile, shape.stages, shape.ahead, shape.math,
       shape.dequant, shape.reduce, shape.group, problem.op == Op::kGeglu);

@@ -25,6 +25,8 @@ constexpr const char* kEvictFirst = "evict_first";
 constexpr const char* kSplit = "split_k";
 constexpr const char* kRaster = "raster";
 
+constexpr int kMostTokens = 128;
+
 // One configuration with its derived sizes, named as in mma_pipe.cuh.
 struct Shape {
   int row_tile, token_tile, depth_tile, stages, row_warps, token_warps, depth_warps, dequant,
@@ -116,6 +118,9 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
   const int padded = ceil_div(m, 8) * 8;
   const int group = group_parameter(problem);
   return {
+      {"many tokens: mma_tile dequantises a weight less often",
+       {kTokenTile},
+       [m](auto) { return m <= kMostTokens; }},
       {"a token tile wider than M computes padding",
        {kTokenTile},
        [padded](auto v) { return v[0] <= padded || v[0] == 8; }},
@@ -169,10 +174,7 @@ std::vector<Constraint> pruning_constraints(const Workload& workload, const Devi
        [=](auto v) { return fills_sms(workload, device, v[0], v[1], v[2], 4); }},
       {"a raster wider than the row tiles repeats a narrower one",
        {kRowTile, kTokenTile, kRaster},
-       [=](auto v) {
-         if (ceil_div(m, v[1]) == 1) return v[2] == 1;
-         return v[2] <= ceil_div(rows, v[0]);
-       }},
+       [=](auto v) { return raster_differs(workload, v[0], v[1], v[2]); }},
   };
 }
 
@@ -194,7 +196,7 @@ Space MmaPipe::space(const Workload& workload, const DeviceInfo& device,
   };
   std::vector<Parameter> parameters = {
       {kRowTile, values({16, 32, 64, 128, 208, 256}, {16, 32, 64, 128, 256})},
-      {kTokenTile, {8, 16, 24, 32, 56, 64, 88, 104, 128}},
+      {kTokenTile, {8, 16, 24, 32, 56, 64}},
       {kDepthTile, {64, 128, 256, 512}},
       {kStages, {2, 3, 4, 6, 8}},
       {kRowWarps, values({1, 2, 4, 8, 13}, {1, 2, 4, 8})},

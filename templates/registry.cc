@@ -13,6 +13,8 @@
 #include "templates/gemv.h"
 #include "templates/mma_pipe.h"
 #include "templates/mma_reg.h"
+#include "templates/mma_tile.h"
+#include "templates/wgmma.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -37,10 +39,13 @@ std::string read_text(const std::string& path) {
 
 std::span<const Family* const> families() {
   static const MmaPipe mma_pipe;
+  static const MmaTile mma_tile;
   static const MmaReg mma_reg;
   static const BulkPipe bulk_pipe;
   static const Gemv gemv;
-  static const std::array<const Family*, 4> all = {&mma_pipe, &mma_reg, &bulk_pipe, &gemv};
+  static const WgmmaTiles wgmma;
+  static const std::array<const Family*, 6> all = {&mma_pipe, &mma_tile, &mma_reg,
+                                                   &bulk_pipe, &wgmma, &gemv};
   return all;
 }
 

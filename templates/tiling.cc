@@ -32,10 +32,13 @@ std::string why_no_denormals(const Problem& problem, const DeviceInfo& device) {
   return {};
 }
 
+double partial_bytes(const Workload& workload, int row_tile, int token_tile, int split_k) {
+  return 4.0 * count_tiles(workload, row_tile, token_tile) * split_k * row_tile * token_tile;
+}
+
 bool partials_fit(const Workload& workload, int row_tile, int token_tile, int split_k,
                   std::size_t max_workspace_bytes) {
-  const double tiles = count_tiles(workload, row_tile, token_tile);
-  const double bytes = tiles * split_k * row_tile * token_tile * 4.0;
+  const double bytes = partial_bytes(workload, row_tile, token_tile, split_k);
   return bytes <= static_cast<double>(max_workspace_bytes) &&
          bytes <= 0.5 * static_cast<double>(weight_bytes(workload.problem));
 }
@@ -46,6 +49,11 @@ bool fills_sms(const Workload& workload, const DeviceInfo& device, int row_tile,
   const bool fills = tiles * split_k * 10 >= device.sm_count * 4;
   const bool needed = split_k == 1 || tiles * (split_k - 1) < device.sm_count * enough;
   return fills && needed;
+}
+
+bool raster_differs(const Workload& workload, int row_tile, int token_tile, int raster) {
+  if (ceil_div(workload.m, token_tile) == 1) return raster == 1;
+  return raster <= ceil_div(weight_rows(workload.problem), row_tile);
 }
 
 Work tiled_work(const Footprint& footprint, const Candidate& candidate, const Workload& workload) {

@@ -29,6 +29,9 @@ std::string why_no_denormals(const Problem& problem, const DeviceInfo& device);
 // Instructions for the 8 weights of a word (docs/kernels.md, "Dequantisation").
 double dequant_instructions(int dequant, Dtype dtype);
 
+// Of the FP32 partials of a split, with the padding of tiles.
+double partial_bytes(const Workload& workload, int row_tile, int token_tile, int split_k);
+
 // Whether the FP32 partials of a split stay within the workspace and half the weight's bytes.
 bool partials_fit(const Workload& workload, int row_tile, int token_tile, int split_k,
                   std::size_t max_workspace_bytes);
@@ -37,6 +40,9 @@ bool partials_fit(const Workload& workload, int row_tile, int token_tile, int sp
 // than `enough` CTAs an SM.
 bool fills_sms(const Workload& workload, const DeviceInfo& device, int row_tile, int token_tile,
                int split_k, int enough);
+
+// Whether the walk of the tiles is not that of a smaller raster.
+bool raster_differs(const Workload& workload, int row_tile, int token_tile, int raster);
 
 // Plan, bytes and products of a launch; the rest of the work is the family's to count.
 Work tiled_work(const Footprint& footprint, const Candidate& candidate, const Workload& workload);

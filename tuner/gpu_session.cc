@@ -13,6 +13,7 @@ GpuSession::GpuSession(int ordinal, std::size_t max_workspace_bytes,
                        const std::string& utility_image)
     : context_(ordinal),
       can_begin_early_(query_device(ordinal).sm >= 90),
+      sm_count_(query_device(ordinal).sm_count),
       clock_(2),
       utilities_(utility_image),
       partials_(max_workspace_bytes),
@@ -31,7 +32,7 @@ const LoadedKernel& GpuSession::load(const Compilation& compilation, const Footp
 
 void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem, Schedule schedule,
                              w4::GemmArgs args, CUstream stream, bool dependent) const {
-  const LaunchPlan plan = make_launch_plan(kernel.footprint, problem, args.m, schedule);
+  const LaunchPlan plan = make_launch_plan(kernel.footprint, problem, args.m, schedule, sm_count_);
   W4_CHECK(plan.partial_bytes <= partials_.size_bytes() && plan.counter_count <= kCounters,
            "a candidate needs more workspace than the session has");
   args.partials = partials_.as<float>();
@@ -46,7 +47,12 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
     const TokenBox box = token_box(footprint, args.m);
     tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
   }
-  void* params[] = {&args, &tokens};  // a kernel without a token map has one parameter
+  CUtensorMap weights{};
+  if (footprint.persistent) {
+    weights = map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile,
+                          footprint.depth_tile);
+  }
+  void* params[] = {&args, &tokens, &weights};  // kernels without maps have fewer parameters
   launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params,
          plan.cluster, dependent);
 }

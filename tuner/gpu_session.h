@@ -54,6 +54,7 @@ class GpuSession {
 
   Context context_;
   bool can_begin_early_;  // sm_90 knows dependent launches
+  int sm_count_;
   Stream stream_;
   ClockProbe clock_;
   UtilityKernels utilities_;

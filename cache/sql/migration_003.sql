@@ -1,10 +1,6 @@
--- Schema 3: beside a winner, the composite (dequantising slices of the weight, then cuBLASLt) that was
--- measured with it and is faster. composite_slice_rows 0: there is none.
+-- Schema 3: persistent kernels.
 
 PRAGMA user_version = 3;
 
-ALTER TABLE winners ADD COLUMN composite_slice_rows INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE winners ADD COLUMN composite_scratch_bytes INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE winners ADD COLUMN composite_us_median REAL NOT NULL DEFAULT 0;
-ALTER TABLE winners ADD COLUMN composite_us_samples BLOB NOT NULL DEFAULT x'';
-ALTER TABLE winners ADD COLUMN composite_error_worst_ratio REAL NOT NULL DEFAULT 0;
+-- 1: CTAs stay, one an SM, and walk through the tiles; the kernel takes a tensor map of w, too.
+ALTER TABLE winners ADD COLUMN persistent INTEGER NOT NULL DEFAULT 0 CHECK (persistent IN (0, 1));

@@ -1,7 +1,7 @@
 -- What serves on one device; rows without an interval are hidden by a measured one.
 SELECT op, n, k, group_size, dtype, m, provenance, m_lo, m_hi, winners.config AS config, split_k,
        raster, row_tile, token_tile, depth_tile, threads, smem_bytes, cluster_split,
-       token_map, dependent, compilation_key,
+       token_map, dependent, persistent, compilation_key,
        time_us_median, floor_us, baseline_us, time_us_samples, clock_mhz_samples,
        error_worst_ratio, error_relative_norm, error_max_abs, tie_set, registers, spill_bytes,
        composite_slice_rows, composite_scratch_bytes, composite_us_median, composite_us_samples,

@@ -19,11 +19,8 @@
 //   consumers  kRowWarps x kDepthWarps warps; each has kWarpRows rows and kDepthTile / kDepthWarps
 //              of a step's depth
 //     kMath 0  mma.sync: tokens by ldmatrix, once for all rows of the warp
-//     kMath 1  wgmma: four row warps are a warpgroup; weights from registers, 16 rows of each warp
-//              at a time, tokens straight from shared memory
-//
-// Two warpgroups whose threads hold 128 sums each need more registers than the file divided by the
-// threads: the producer's warp then comes with three that only give theirs away.
+//     kMath 1  wgmma: four row warps of 16 rows are a warpgroup; weights from registers, tokens
+//              straight from shared memory
 //
 // The producer tells the consumers by an mbarrier that counts bytes (full), they tell it by one
 // that counts warps (empty). Launched to begin early, the kernel requests its weights before it
@@ -50,16 +47,9 @@
 
 namespace w4 {
 
-// Whether the consumers take registers that a whole warpgroup of the producer gives away.
-template <class Config>
-constexpr bool takes_registers() {
-  return Config::kMath == 1 && Config::kRowWarps * Config::kDepthWarps == 8 &&
-         Config::kWarpRows / 16 * Config::kTokenTile >= 256;
-}
-
 template <class Config>
 constexpr int num_threads() {
-  return 32 * Config::kRowWarps * Config::kDepthWarps + (takes_registers<Config>() ? 128 : 32);
+  return 32 * Config::kRowWarps * Config::kDepthWarps + 32;
 }
 
 template <class Config>
@@ -78,11 +68,6 @@ struct BulkPipe {
   static constexpr bool kDirect = Config::kAhead > 0;         // weights straight to registers
   static constexpr int kTurn = kDirect ? Config::kAhead : 1;  // steps of a turn of the loop
   static constexpr int kTurnBlocks = kTurn * kWarpBlocks;     // of one warp
-
-  // 256 threads of 232 registers and 128 of 40 are what 384 of 168 began with.
-  static constexpr bool kTakes = takes_registers<Config>();
-  static constexpr int kConsumerRegisters = 232;
-  static constexpr int kProducerRegisters = 40;
 
   static constexpr bool kCluster = Config::kReduce == 1;
   static constexpr bool kPerRow = Config::kGroupSize == 0;
@@ -116,9 +101,7 @@ struct BulkPipe {
   static_assert(kPerRow || kWarpBlocks * 64 % kGroup == 0, "whole groups a warp");
   static_assert(Config::kMath == 0 || kTurnBlocks == 1 || kTurnBlocks % 2 == 0,
                 "operands of products under way alternate");
-  static_assert(Config::kMath == 0 || kRowWarps % 4 == 0, "whole warpgroups");
-  static_assert(Config::kMath == 0 || kRows == 1 || !kPromotes, "one set of sums");
-  static_assert(!(kTakes && kCluster), "warps that leave early are in no cluster barrier");
+  static_assert(Config::kMath == 0 || (kRowWarps % 4 == 0 && kRows == 1), "whole warpgroups");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
   static_assert(!kOffset || (Config::kMath == 0 && !kPerRow), "sums settled group by group");
   static_assert(Config::kRowTile == Config::kWarpRows * kRowWarps, "the tile is its warps' rows");
@@ -500,19 +483,17 @@ struct BulkPipe {
     release(step.index, step.slot);
   }
 
-  // One step with wgmma. Where groups are promoted their sums must have come first; elsewhere the
-  // products of one block and fragment stay under way while the next is dequantised into the other
-  // half of `a`, even beyond the step.
+  // One step with wgmma. Where groups are promoted their sums must have come first; elsewhere one
+  // block stays under way while the next is dequantised into the other half of `a`, even beyond the
+  // step.
   __device__ __forceinline__ void multiply_wgmma(const Step& step, const Held& held,
                                                  u32 (&a)[2][4][4], float (&sums)[kTokens * 4]) {
     using Product = Wgmma<Element, Config::kTokenTile>;
     const u64 tokens = wgmma_tokens(step.tokens);
 #pragma unroll
-    for (int j = 0; j < kWarpBlocks * kRows; ++j) {
-      const int i = j / kRows;  // block
-      const int r = j % kRows;
-      u32(&operand)[4][4] = a[(step.turn * kWarpBlocks * kRows + j) % 2];
-      load_weights(step, held, r, i, operand);
+    for (int i = 0; i < kWarpBlocks; ++i) {
+      u32(&operand)[4][4] = a[(step.turn * kWarpBlocks + i) % 2];
+      load_weights(step, held, 0, i, operand);
       const u64 b = tokens + i * wgmma_distance(kTokenBlockBytes);
       wgmma_fence();
 #pragma unroll
@@ -529,7 +510,7 @@ struct BulkPipe {
             if (s < 3) wgmma_fence();
           }
         } else {
-          Product::multiply(acc[r], operand[s], b_of_step, 1);
+          Product::multiply(acc[0], operand[s], b_of_step, 1);
         }
       }
       if constexpr (kPromotes) {
@@ -539,10 +520,10 @@ struct BulkPipe {
         }
       } else {
         wgmma_commit();
-        // Registers that a product under way reads must not be written: with one block and fragment
-        // a turn, the next would write those of this one.
-        wgmma_wait<kTurnBlocks * kRows == 1 ? 0 : 1>();
-        if (j == 0 && step.index > 0) {
+        // Registers that a product under way reads must not be written: with one block a turn, the
+        // next would write those of this one.
+        wgmma_wait<kTurnBlocks == 1 ? 0 : 1>();
+        if (i == 0 && step.index > 0) {
           release(step.index - 1, step.slot == 0 ? kStages - 1 : step.slot - 1);
         }
       }
@@ -677,11 +658,7 @@ struct BulkPipe {
   __device__ __forceinline__ void run() {
     dependents_launch();
     place();
-    if (warp >= kConsumers) {
-      if constexpr (kTakes) {
-        give_registers<kProducerRegisters>();
-        if (warp > kConsumers) return;
-      }
+    if (warp == kConsumers) {
       if (lane == 0) prefetch_tensor_map(&tokens_map);
       init_barriers();
       if (clustered()) cluster_arrive();
@@ -691,7 +668,6 @@ struct BulkPipe {
       if (clustered()) cluster_wait();
       return;
     }
-    if constexpr (kTakes) take_registers<kConsumerRegisters>();
     Held held = {};
     if constexpr (kDirect) {
 #pragma unroll

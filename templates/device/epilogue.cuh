@@ -1,4 +1,5 @@
-// From FP32 sums in registers to y: the end that mma_reg and bulk_pipe share, and gemv in part.
+// From FP32 sums in registers to y: the end that mma_tile, mma_reg and bulk_pipe share, and gemv in
+// part.
 //
 // A tile of kRowTile x kTokenTile outputs is made of units, the 16 x 8 fragments of m16n8k16: unit
 // u is 16-row fragment u / kTokenFragments and 8-token fragment u % kTokenFragments. A warp holds
@@ -29,6 +30,7 @@ struct SplitShares {
   int split;   // which share of the depth
   int thread;  // of kThreads that take part
   u32 vote;    // shared memory: 4 bytes that nothing else uses
+  int team = 0;  // of several in a CTA, each of kThreads with a barrier and a tile of its own
 
   // sums[j] belongs in place places[j]. Whether this CTA is the one that finishes the tile, then
   // with the sums of all. All kThreads call.
@@ -42,9 +44,9 @@ struct SplitShares {
       if (places[j] != kNone) store_global_l2(partials + split * kShare + places[j] * 4, sums[j]);
     }
     // One thread's release covers the stores of all: the barrier orders them before it.
-    barrier_named(kBarrier, kThreads);
+    barrier_named(kBarrier + team, kThreads);
     if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
-    barrier_named(kBarrier, kThreads);
+    barrier_named(kBarrier + team, kThreads);
     if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
     if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
     add_shares<kOwned>(partials, sums, places);
@@ -111,6 +113,7 @@ struct Epilogue {
   int token_begin;  // first token of the tile
   int thread;       // of kThreads that take part
   u32 vote;         // shared memory: 4 bytes that nothing else uses
+  int team = 0;     // as in SplitShares
 
   // Rows of the packed weight.
   __device__ __forceinline__ static int weight_rows(const GemmArgs& args) {
@@ -127,16 +130,75 @@ struct Epilogue {
   __device__ __forceinline__ void finish(float (&sums)[kOwned][4],
                                          const int (&units)[kOwned]) const {
     if (args.split_k > 1) {
+      // Of many units, those beyond M go the same way: to know which they are takes registers.
+      constexpr bool kMany = kOwned > 16;
       int places[kOwned];
 #pragma unroll
       for (int j = 0; j < kOwned; ++j) {
-        const bool nothing = units[j] == kNone || !any_token(units[j]);
+        const bool nothing = units[j] == kNone || (!kMany && !any_token(units[j]));
         places[j] = nothing ? Shares::kNone : units[j] * 32 + thread % 32;
       }
-      if (!Shares{args, tile, split, thread, vote}.gather(sums, places)) return;
+      if (!Shares{args, tile, split, thread, vote, team}.gather(sums, places)) return;
     }
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) store(units[j], sums[j]);
+  }
+
+  // The same where one warp has the whole tile: sums[j] belongs to unit j. Nothing is decided by
+  // branches, so that the latencies of several units cover each other.
+  __device__ __forceinline__ void finish_whole(float (&sums)[kUnits][4]) const {
+    const int lane = thread % 32;
+    if (args.split_k > 1) {
+      int places[kUnits];
+#pragma unroll
+      for (int j = 0; j < kUnits; ++j) {
+        places[j] = any_token(j) ? j * 32 + lane : Shares::kNone;
+      }
+      if (!Shares{args, tile, split, thread, vote, team}.gather(sums, places)) return;
+    }
+    constexpr int kBatch = 4;  // units under way
+#pragma unroll
+    for (int row = 0; row < Config::kRowTile; row += 16) {
+      const bool rows = row_begin + row < weight_rows(args);
+      float scale[2] = {1.0F, 1.0F};
+      if constexpr (Config::kGroupSize == 0) {
+        const u16* const scales =
+            static_cast<const u16*>(args.scales) + (rows ? row_begin + row : 0) + lane / 4;
+        scale[0] = Element::to_f32(load_global_u16(scales));
+        scale[1] = Element::to_f32(load_global_u16(scales + 8));
+      }
+      int token = token_begin + lane / 4;
+      u16* y = static_cast<u16*>(args.y) + token * args.ldy +
+               (row_begin + row) / (Config::kGeglu ? 2 : 1);
+#pragma unroll
+      for (int first = 0; first < kTokenFragments; first += kBatch) {
+        u32 out[kBatch][2];
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) {
+          if (first + b >= kTokenFragments) break;
+          const float* const v = sums[row / 16 * kTokenFragments + first + b];
+          float scaled[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            scaled[i] = Config::kGroupSize == 0 ? v[i] * scale[i / 2] : v[i];
+          }
+          columns(scaled, out[b]);
+        }
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) {
+          if (first + b >= kTokenFragments) break;
+          const bool valid = rows && token < args.m;
+          if constexpr (Config::kGeglu) {
+            store_global_4_if(valid, y + lane % 4 * 2, out[b][0]);
+          } else {
+            const int column = (lane % 2 == 1 ? 8 : 0) + lane % 4 / 2 * 4;
+            store_global_8_if(valid, y + column, out[b][0], out[b][1]);
+          }
+          token += 8;
+          y += 8 * args.ldy;
+        }
+      }
+    }
   }
 
   // For CTAs that have added their shares otherwise.
@@ -158,17 +220,30 @@ struct Epilogue {
     // Transposed, a lane has neighbouring columns of one token: y is written in whole sectors.
     const int token = token_begin + unit % kTokenFragments * 8 + lane / 4;
     u16* const y = static_cast<u16*>(args.y) + token * args.ldy;
+    u32 out[2];
+    columns(v, out);
     if constexpr (Config::kGeglu) {
-      const u32 columns = transpose_8x8(Element::pack2(geglu(v[0], v[2]), geglu(v[1], v[3])));
-      if (token < args.m) store_global_4(y + row / 2 + lane % 4 * 2, columns);
+      if (token < args.m) store_global_4(y + row / 2 + lane % 4 * 2, out[0]);
+    } else {
+      const int column = row + (lane % 2 == 1 ? 8 : 0) + lane % 4 / 2 * 4;
+      if (token < args.m) store_global_8(y + column, out[0], out[1]);
+    }
+  }
+
+ private:
+  // What lane 4g + t stores of a unit for its token g: columns 2t, 2t + 1 of 8 (GeGLU), or four of
+  // 16.
+  __device__ __forceinline__ static void columns(const float* v, u32 (&out)[2]) {
+    if constexpr (Config::kGeglu) {
+      out[0] = transpose_8x8(Element::pack2(geglu(v[0], v[2]), geglu(v[1], v[3])));
     } else {
       // Columns 2t, 2t + 1 of both halves; two lanes trade, so that each has four of one half.
       const u32 low = transpose_8x8(Element::pack2(v[0], v[1]));
       const u32 high = transpose_8x8(Element::pack2(v[2], v[3]));
-      const bool odd = lane % 2 == 1;
+      const bool odd = thread_index() % 2 == 1;
       const u32 traded = shuffle_xor(odd ? low : high, 1);
-      const int column = row + (odd ? 8 : 0) + lane % 4 / 2 * 4;
-      if (token < args.m) store_global_8(y + column, odd ? traded : low, odd ? high : traded);
+      out[0] = odd ? traded : low;
+      out[1] = odd ? high : traded;
     }
   }
 };

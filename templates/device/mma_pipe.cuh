@@ -34,6 +34,7 @@
 //   Element (F16 or BF16).
 #pragma once
 
+#include "copy_pipe.cuh"
 #include "dequant.cuh"
 #include "gelu.cuh"
 #include "gemm_args.h"
@@ -53,17 +54,18 @@ struct MmaPipe {
   static constexpr int kThreads = num_threads<Config>();
   static constexpr int kTileWarps = Config::kRowWarps * Config::kTokenWarps;
   static constexpr int kDepthWarps = Config::kDepthWarps;
-  static constexpr int kStages = Config::kStages;
-  static constexpr int kBlocks = Config::kDepthTile / 64;                  // L0 blocks of a step
+  using Pipe = CopyPipe<Config, kThreads>;
+  static constexpr int kStages = Pipe::kStages;
+  static constexpr int kBlocks = Pipe::kBlocks;                            // L0 blocks of a step
   static constexpr int kWarpBlocks = kBlocks / kDepthWarps;                // of one warp
   static constexpr int kRows = Config::kRowTile / 16 / Config::kRowWarps;  // 16-row fragments
   static constexpr int kTokens = Config::kTokenTile / 8 / Config::kTokenWarps;  // 8-token fragments
   static constexpr int kFragments = kRows * kTokens;
 
   static constexpr bool kCluster = Config::kReduce == 1;
-  static constexpr bool kPerRow = Config::kGroupSize == 0;
+  static constexpr bool kPerRow = Pipe::kPerRow;
   static constexpr bool kScaleWeights = Config::kDequant == 0;
-  static constexpr int kGroup = kPerRow ? Config::kDepthTile : Config::kGroupSize;
+  static constexpr int kGroup = Pipe::kGroup;
   static constexpr bool kPromotes = !kScaleWeights && !kPerRow;
   // Sums are over u = w + 8, and settled with the sums of x.
   static constexpr bool kOffset = Config::kDequant >= 2;
@@ -73,23 +75,15 @@ struct MmaPipe {
   // Unrolling lets loads of the next block run ahead; with many accumulators it makes ptxas spill.
   static constexpr int kAccumulated = kFragments * (kPromotes ? 2 : 1) + (kOffset ? kTokens : 0);
   static constexpr int kUnroll = kAccumulated <= 8 ? kWarpBlocks / kGroupBlocks : 1;
-  static constexpr int kStepGroups =
-      kPerRow ? 0 : (Config::kDepthTile > kGroup ? Config::kDepthTile / kGroup : 1);
 
   // Outputs of 16 weight rows, and of the tile.
   static constexpr int kFragmentOutputs = Config::kGeglu ? 8 : 16;
   static constexpr int kOutputTile = Config::kRowTile / 16 * kFragmentOutputs;
 
-  static constexpr int kWeightBytes = Config::kRowTile * Config::kDepthTile / 2;
-  static constexpr int kActivationBytes = Config::kTokenTile * Config::kDepthTile * 2;
-  static constexpr int kScaleBytes = Config::kRowTile * kStepGroups * 2;
-  static constexpr int kStageBytes = kWeightBytes + kActivationBytes + kScaleBytes;
-
   static_assert(Config::kRowTile % (16 * Config::kRowWarps) == 0, "whole 16-row fragments a warp");
   static_assert(Config::kTokenTile % (8 * Config::kTokenWarps) == 0,
                 "whole 8-token fragments a warp");
   static_assert(Config::kDepthTile % (64 * kDepthWarps) == 0, "whole L0 blocks a warp");
-  static_assert(kStages >= 2, "one buffer is read while another is filled");
   static_assert(!(kPerRow && kOffset), "sums over the whole depth lose bits to the offset");
   static_assert(!(kPerRow && kScaleWeights), "a scale per row is cheapest on the final sums");
 
@@ -101,18 +95,7 @@ struct MmaPipe {
   const int row_warp = thread / 32 % kTileWarps / Config::kTokenWarps;
   const int token_warp = thread / 32 % Config::kTokenWarps;
 
-  int tile;         // linear index of the output tile
-  int row_begin;    // first weight row of the tile
-  int token_begin;  // first token of the tile
-  int split;        // which share of the depth
-  int step_begin;   // first depth step of the share
-  int num_steps;
-
-  const char* weights_from;     // this thread's (or the tile's) first chunk of weights
-  const u16* activations_from;  // this thread's first chunk of activations
-  int row_tiles_left;           // 16-row tiles from there to the last row
-  int tokens_left;              // tokens from there to the last
-  u64 policy;                   // of the weights in L2 (kEvictFirst only)
+  Pipe pipe;
 
   float acc[kRows][kTokens][4];
   // Sums of one group before its scale (D1 only).
@@ -120,189 +103,15 @@ struct MmaPipe {
   // Sums of x over the group (D2den and D4 only), the same in rows g and g + 8.
   float x_acc[kOffset ? kTokens : 1][4];
 
-  __device__ __forceinline__ explicit MmaPipe(const GemmArgs& a) : args(a) {}
-
-  // ---- which part of the work ------------------------------------------------------------------
-
-  // Rows of the packed weight.
-  __device__ __forceinline__ int weight_rows() const {
-    return Config::kGeglu ? 2 * args.n : args.n;
-  }
-
-  // `raster` row tiles are walked together before the next token tile, so that neighbours in time
-  // share weights (raster 1) or activations (raster = all row tiles) in L2.
-  __device__ __forceinline__ void place() {
-    const int row_tiles = (weight_rows() + Config::kRowTile - 1) / Config::kRowTile;
-    const int token_tiles = (args.m + Config::kTokenTile - 1) / Config::kTokenTile;
-    // Divisions by run-time values cost some 100 cycles each before the first load: as few as can
-    // be.
-    int linear = block_index();
-    const int steps = args.k / Config::kDepthTile;
-    split = 0;
-    step_begin = 0;
-    num_steps = steps;
-    if (args.split_k > 1) {
-      linear = block_index() / args.split_k;
-      split = block_index() - linear * args.split_k;
-      const int share = steps / args.split_k;  // the first `longer` shares have one step more
-      const int longer = steps - share * args.split_k;
-      step_begin = split * share + (split < longer ? split : longer);
-      num_steps = share + (split < longer ? 1 : 0);
-    }
-    int row_tile = linear;
-    int token_tile = 0;
-    if (token_tiles > 1) {
-      const int band_tiles = args.raster * token_tiles;
-      const int band = linear / band_tiles;
-      const int in_band = linear - band * band_tiles;
-      const int left = row_tiles - band * args.raster;
-      const int band_rows = left < args.raster ? left : args.raster;
-      token_tile = in_band / band_rows;
-      row_tile = band * args.raster + in_band - token_tile * band_rows;
-    }
-    tile = row_tile * token_tiles + token_tile;
-    row_begin = row_tile * Config::kRowTile;
-    token_begin = token_tile * Config::kTokenTile;
-    aim();
-  }
-
-  // ---- global to shared ------------------------------------------------------------------------
-
-  __device__ __forceinline__ u32 stage_address(int step) const {
-    return shared + static_cast<u32>(step % kStages) * kStageBytes;
-  }
-
-  // Each thread copies 16-byte chunks: chunk `thread + i * kThreads` of a stage lies a compile-time
-  // number of row tiles (or tokens) and chunks behind chunk `thread`, because a pass of all threads
-  // covers whole row tiles (or a row tile whole passes) and whole tokens. Only 13 row warps break
-  // that, for the weights: they look each chunk up.
-  static constexpr int kRowChunks = kBlocks * 32;              // of 16 weight rows
-  static constexpr int kTokenChunks = Config::kDepthTile / 8;  // of one token
-  static constexpr bool kWholePasses = kThreads % kRowChunks == 0 || kRowChunks % kThreads == 0;
-  static constexpr int kRowStep = kThreads > kRowChunks ? kThreads / kRowChunks : 1;
-  static constexpr int kRowPasses = kRowChunks > kThreads ? kRowChunks / kThreads : 1;
-  static constexpr int kTokenStep = kThreads / kTokenChunks;
-  static_assert(kThreads % kTokenChunks == 0, "a pass over the activations covers whole tokens");
-
-  // Where this thread's first chunks of the first step come from.
-  __device__ __forceinline__ void aim() {
-    const int own = kWholePasses ? thread : 0;
-    const int row_tile = row_begin / 16 + own / kRowChunks;
-    const long long block = static_cast<long long>(row_tile) * (args.k / 64) + step_begin * kBlocks;
-    weights_from = static_cast<const char*>(args.w) + block * 512 + own % kRowChunks * 16;
-    if constexpr (Config::kEvictFirst) policy = evict_first_policy();
-    const int token = token_begin + thread / kTokenChunks;
-    activations_from = static_cast<const u16*>(args.x) + token * args.ldx +
-                       step_begin * Config::kDepthTile + thread % kTokenChunks * 8;
-    row_tiles_left = weight_rows() / 16 - row_tile;
-    tokens_left = args.m - token;
-  }
-
-  // What lies beyond N or M is filled with zeros when a buffer is used first, and never written
-  // again.
-  __device__ __forceinline__ void copy(int step, u32 to, const void* from, bool valid) const {
-    if (valid || step < kStages) cp_async_16(to, valid ? from : args.x, valid);
-  }
-
-  // The same for weights, which no other CTA at work will ask for.
-  __device__ __forceinline__ void copy_weights(int step, u32 to, const void* from,
-                                               bool valid) const {
-    if constexpr (Config::kEvictFirst) {
-      if (valid || step < kStages) {
-        cp_async_16_evict_first(to, valid ? from : args.x, valid, policy);
-      }
-    } else {
-      copy(step, to, from, valid);
-    }
-  }
-
-  __device__ __forceinline__ void fetch_weights(int step, u32 to) const {
-    constexpr int kChunks = kWeightBytes / 16;
-    const char* const from = weights_from + static_cast<long long>(step) * (kBlocks * 512);
-    const int row_bytes = args.k * 8;  // of 16 rows
-#pragma unroll
-    for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
-      const int chunk = thread + i * kThreads;
-      if (kChunks % kThreads != 0 && chunk >= kChunks) break;
-      const int row_tile = kWholePasses ? i / kRowPasses * kRowStep : chunk / kRowChunks;
-      const int within = kWholePasses ? i % kRowPasses * kThreads : chunk % kRowChunks;
-      copy_weights(step, to + static_cast<u32>(chunk) * 16,
-                   from + static_cast<long long>(row_tile) * row_bytes + within * 16,
-                   row_tile < row_tiles_left);
-    }
-  }
-
-  __device__ __forceinline__ void fetch_activations(int step, u32 to) const {
-    constexpr int kChunks = Config::kTokenTile * kTokenChunks;
-    const u16* const from = activations_from + step * Config::kDepthTile;
-#pragma unroll
-    for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
-      if (kChunks % kThreads != 0 && thread + i * kThreads >= kChunks) break;
-      const int token = thread / kTokenChunks + i * kTokenStep;
-      const int swizzled = token * kTokenChunks + ((thread % kTokenChunks) ^ (token & 7));
-      copy(step, to + static_cast<u32>(swizzled) * 16, from + i * kTokenStep * args.ldx,
-           i * kTokenStep < tokens_left);
-    }
-  }
-
-  __device__ __forceinline__ void fetch_scales(int step, u32 to) const {
-    if constexpr (!kPerRow) {
-      constexpr int kChunks = kScaleBytes / 16;
-      constexpr int kScaleChunks = kStepGroups * 2;  // of 16 rows
-      const int groups = args.k / kGroup;
-      const int group = (step_begin + step) * Config::kDepthTile / kGroup;
-#pragma unroll
-      for (int i = 0; i < (kChunks + kThreads - 1) / kThreads; ++i) {
-        const int chunk = thread + i * kThreads;
-        if (kChunks % kThreads != 0 && chunk >= kChunks) break;
-        const int row_tile = row_begin / 16 + chunk / kScaleChunks;
-        const long long from = (static_cast<long long>(row_tile) * groups + group) * 32;
-        copy(step, to + static_cast<u32>(chunk) * 16,
-             static_cast<const char*>(args.scales) + from + chunk % kScaleChunks * 16,
-             row_tile < weight_rows() / 16);
-      }
-    }
-  }
-
-  __device__ __forceinline__ void fetch(int step) const {
-    if (step < num_steps) {
-      const u32 stage = stage_address(step);
-      fetch_weights(step, stage);
-      fetch_activations(step, stage + kWeightBytes);
-      fetch_scales(step, stage + kWeightBytes + kActivationBytes);
-    }
-    cp_async_commit();  // an empty group keeps the count of the waits
-  }
-
-  // The first stages, launched to begin early: weights and scales may be read already, x may not.
-  // All that comes early counts into the first group of copies.
-  __device__ __forceinline__ void fetch_early() const {
-#pragma unroll
-    for (int step = 0; step < kStages - 1; ++step) {
-      if (step >= num_steps) break;
-      fetch_weights(step, stage_address(step));
-      fetch_scales(step, stage_address(step) + kWeightBytes + kActivationBytes);
-    }
-    dependency_wait();
-#pragma unroll
-    for (int step = 0; step < kStages - 1; ++step) {
-      if (step < num_steps) fetch_activations(step, stage_address(step) + kWeightBytes);
-      cp_async_commit();
-    }
-  }
+  __device__ __forceinline__ explicit MmaPipe(const GemmArgs& a)
+      : args(a), pipe(a, shared, thread) {}
 
   // ---- shared to registers to tensor core ------------------------------------------------------
 
   // B fragments of one 16-deep step: x[token][k] read as its transpose.
   __device__ __forceinline__ void load_tokens(u32 x, int block, int s, u32 (&b)[kTokens][2]) const {
     constexpr u32 kTokenBytes = Config::kDepthTile * 2;
-    const int row = lane % 8;
-    const int upper_half = (lane / 8) % 2;  // depth 8..15 of the step
-    const int second = lane / 16;           // the second of two token fragments
-    const int fragment = token_warp * kTokens + second;
-    const u32 chunk = static_cast<u32>((2 * s) ^ (upper_half ^ row)) * 16;
-    const u32 base = x + static_cast<u32>(fragment * 8 + row) * kTokenBytes +
-                     static_cast<u32>(block) * 128 + chunk;
+    const u32 base = Pipe::token_address(x, token_warp * kTokens, block, s, lane);
 #pragma unroll
     for (int t = 0; t + 1 < kTokens; t += 2) {
       ldmatrix_x4(base + static_cast<u32>(t) * 8 * kTokenBytes, b[t][0], b[t][1], b[t + 1][0],
@@ -311,18 +120,9 @@ struct MmaPipe {
     if constexpr (kTokens % 2 == 1) {
       constexpr int t = kTokens - 1;
       // Lanes 16..31 give no address here; theirs must still lie within the buffer.
-      const u32 own = base - static_cast<u32>(second) * 8 * kTokenBytes;
+      const u32 own = base - static_cast<u32>(lane / 16) * 8 * kTokenBytes;
       ldmatrix_x2(own + static_cast<u32>(t) * 8 * kTokenBytes, b[t][0], b[t][1]);
     }
-  }
-
-  // Scales of rows g and g + 8 of fragment r, for the group that holds depth `depth` of the step.
-  __device__ __forceinline__ void load_scales(u32 s, int r, int depth, u16& low, u16& high) const {
-    const int fragment = row_warp * kRows + r;
-    const int group = kGroup < Config::kDepthTile ? depth / kGroup : 0;
-    const u32 at = s + static_cast<u32>((fragment * kStepGroups + group) * 32 + lane / 4 * 2);
-    low = load_shared_u16(at);
-    high = load_shared_u16(at + 16);
   }
 
   // acc += scale * group_acc, rows g (elements 0, 1) and g + 8 (elements 2, 3).
@@ -331,7 +131,7 @@ struct MmaPipe {
     for (int r = 0; r < kRows; ++r) {
       u16 low;
       u16 high;
-      load_scales(s, r, depth, low, high);
+      Pipe::load_scales(s, row_warp * kRows + r, depth, lane, low, high);
       const float scale[2] = {Element::to_f32(low), Element::to_f32(high)};
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
@@ -409,8 +209,8 @@ struct MmaPipe {
   // One 64-deep block of the weight: four steps, with the scales that change within it.
   template <bool kFirst, bool kLast>
   __device__ __forceinline__ void multiply_block(u32 stage, int block) {
-    const u32 x = stage + kWeightBytes;
-    const u32 s = x + kActivationBytes;
+    const u32 x = stage + Pipe::kWeightBytes;
+    const u32 s = x + Pipe::kActivationBytes;
     U32x4 words[kRows];
     u32 scale[kRows][2] = {};
 #pragma unroll
@@ -435,14 +235,14 @@ struct MmaPipe {
     for (int r = 0; r < kRows; ++r) {
       u16 low;
       u16 high;
-      load_scales(s, r, depth, low, high);
+      Pipe::load_scales(s, row_warp * kRows + r, depth, lane, low, high);
       scale[r][0] = pair_of(low);
       scale[r][1] = pair_of(high);
     }
   }
 
   __device__ __forceinline__ void multiply(int step) {
-    const u32 stage = stage_address(step);
+    const u32 stage = pipe.stage_address(step);
     const int first = depth_warp * kWarpBlocks;
 #pragma unroll kUnroll
     for (int i = 0; i < kWarpBlocks; i += kGroupBlocks) {
@@ -463,7 +263,7 @@ struct MmaPipe {
   }
 
   __device__ __forceinline__ bool any_token(int t) const {
-    return token_begin + (token_warp * kTokens + t) * 8 < args.m;
+    return pipe.token_begin + (token_warp * kTokens + t) * 8 < args.m;
   }
 
   // Float offset of this thread's four values of a fragment within one FP32 copy of the tile.
@@ -515,8 +315,8 @@ struct MmaPipe {
     if constexpr (kPerRow) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const int row = row_begin + (row_warp * kRows + r) * 16 + lane / 4;
-        if (row >= weight_rows()) continue;
+        const int row = pipe.row_begin + (row_warp * kRows + r) * 16 + lane / 4;
+        if (row >= pipe.weight_rows()) continue;
         const u16* from = static_cast<const u16*>(args.scales) + row;
         const float scale[2] = {Element::to_f32(load_global_u16(from)),
                                 Element::to_f32(load_global_u16(from + 8))};
@@ -552,7 +352,7 @@ struct MmaPipe {
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         if (!owns(r, t) || !any_token(t)) continue;
-        if (finisher(tile_warp, r * kTokens + t) != split) continue;
+        if (finisher(tile_warp, r * kTokens + t) != pipe.split) continue;
         const u32 at = shared + static_cast<u32>(fragment_offset(r, t)) * 4;
 #pragma unroll
         for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
@@ -571,24 +371,25 @@ struct MmaPipe {
   __device__ __forceinline__ bool reduce_workspace() {
     if (args.split_k == 1) return true;
     constexpr long long kTileFloats = Config::kRowTile * Config::kTokenTile;
-    float* const tile_partials = args.partials + tile * args.split_k * kTileFloats;
+    float* const tile_partials = args.partials + pipe.tile * args.split_k * kTileFloats;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) {
         if (!owns(r, t) || !any_token(t)) continue;
-        store_global_l2(tile_partials + split * kTileFloats + fragment_offset(r, t), acc[r][t]);
+        store_global_l2(tile_partials + pipe.split * kTileFloats + fragment_offset(r, t),
+                        acc[r][t]);
       }
     }
     // One thread's release covers the stores of all: the barrier orders them before it. A fence in
     // every thread, before and after the vote, cost 0.5 us (docs/kernels.md).
     barrier();
     const u32 vote = shared;  // one word of shared memory: how many came before
-    if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + tile));
+    if (thread == 0) store_shared_u32(vote, atomic_increment(args.counters + pipe.tile));
     barrier();
     if (load_shared_u32(vote) + 1 != static_cast<u32>(args.split_k)) return false;
     barrier();  // all have read the word before the output tile overwrites it
-    if (thread == 0) store_global_u32(args.counters + tile, 0);  // ready for the next launch
+    if (thread == 0) store_global_u32(args.counters + pipe.tile, 0);  // ready for the next launch
     constexpr int kBatch = 4;  // parts under way at once: their loads cover each other's latency
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -637,20 +438,20 @@ struct MmaPipe {
     }
     barrier();
     constexpr int kOutputChunks = kOutputTile / 8;  // of one token
-    const int output_begin = row_begin / 16 * kFragmentOutputs;
+    const int output_begin = pipe.row_begin / 16 * kFragmentOutputs;
     for (int chunk = thread; chunk < Config::kTokenTile * kOutputChunks; chunk += kThreads) {
       const int token = chunk / kOutputChunks;
       const int column = chunk % kOutputChunks * 8;
-      if (token_begin + token >= args.m || output_begin + column >= args.n) continue;
+      if (pipe.token_begin + token >= args.m || output_begin + column >= args.n) continue;
       if constexpr (kCluster) {
         const int row_fragment = column / kFragmentOutputs;
         const int token_fragment = token / 8;
         const int warp = row_fragment / kRows * Config::kTokenWarps + token_fragment / kTokens;
         const int fragment = row_fragment % kRows * kTokens + token_fragment % kTokens;
-        if (finisher(warp, fragment) != split) continue;
+        if (finisher(warp, fragment) != pipe.split) continue;
       }
       u16* to =
-          static_cast<u16*>(args.y) + (token_begin + token) * args.ldy + output_begin + column;
+          static_cast<u16*>(args.y) + (pipe.token_begin + token) * args.ldy + output_begin + column;
       store_global_16(to, load_shared_16(shared + static_cast<u32>(token * kPitch + column) * 2));
     }
   }
@@ -659,7 +460,7 @@ struct MmaPipe {
 
   __device__ __forceinline__ void run() {
     dependents_launch();
-    place();
+    pipe.place();
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -668,16 +469,11 @@ struct MmaPipe {
         for (int i = 0; i < 4; ++i) acc[r][t][i] = 0.0F;
       }
     }
-    if (args.dependent != 0) {
-      fetch_early();
-    } else {
-#pragma unroll
-      for (int step = 0; step < kStages - 1; ++step) fetch(step);
-    }
-    for (int step = 0; step < num_steps; ++step) {
+    pipe.template fetch_first<kStages - 1>();
+    for (int step = 0; step < pipe.num_steps; ++step) {
       cp_async_wait<kStages - 2>();  // this thread's part of the step has landed,
       barrier();                     // everyone's has, and everyone left the buffer filled next
-      fetch(step + kStages - 1);
+      pipe.fetch(step + kStages - 1);
       multiply(step);
     }
     cp_async_wait<0>();

@@ -32,6 +32,7 @@ namespace w4 {
 
 __device__ __forceinline__ int thread_index() { return static_cast<int>(threadIdx.x); }
 __device__ __forceinline__ int block_index() { return static_cast<int>(blockIdx.x); }
+__device__ __forceinline__ int grid_size() { return static_cast<int>(gridDim.x); }
 
 // Byte offset of dynamic shared memory within the .shared window; a multiple of 1024, what the
 // swizzle of a tensor copy counts from.
@@ -189,6 +190,22 @@ __device__ __forceinline__ void store_global_8(void* address, u32 first, u32 sec
 
 __device__ __forceinline__ void store_global_4(void* address, u32 value) {
   asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
+// Predicated, so that no branch keeps what stands around them apart.
+__device__ __forceinline__ void store_global_8_if(bool valid, void* address, u32 first,
+                                                  u32 second) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %0, 0;\n\t@p st.global.v2.u32 [%1], {%2,%3};\n\t}" ::"r"(
+          static_cast<u32>(valid)),
+      "l"(address), "r"(first), "r"(second)
+      : "memory");
+}
+__device__ __forceinline__ void store_global_4_if(bool valid, void* address, u32 value) {
+  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %0, 0;\n\t@p st.global.u32 [%1], %2;\n\t}" ::"r"(
+                   static_cast<u32>(valid)),
+               "l"(address), "r"(value)
+               : "memory");
 }
 
 __device__ __forceinline__ u32 load_global_u32(const void* address) {

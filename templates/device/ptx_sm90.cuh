@@ -190,96 +190,12 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// d (kTokens / 2 values: of each 8 tokens four, as m16n8k16 has them) = a * tokens + (add ? d : 0).
+// Its wrapper for one number of tokens names all of its registers, so the host writes it where a
+// kernel needs it (templates/wgmma_text.h), as a specialisation of
+//   multiply(float* d, const u32* a, u64 tokens, int add):
+//   d (kTokens / 2 values: of each 8 tokens four, as m16n8k16 has them) = a * tokens + (add ? d : 0)
 template <class Element, int kTokens>
 struct Wgmma;
-
-#define W4_WGMMA(kTokens, element, type, accumulators, a0, a1, a2, a3, tokens, add_, ...)        \
-  template <>                                                                                    \
-  struct Wgmma<element, kTokens> {                                                               \
-    __device__ __forceinline__ static void multiply(float* d, const u32* a, u64 b, int add) {    \
-      asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, " add_                                  \
-                   ", 0;\n\twgmma.mma_async.sync.aligned.m64n" #kTokens "k16.f32." type "." type \
-                   " {" accumulators "}, {" a0 "," a1 "," a2 "," a3 "}, " tokens                 \
-                   ", p, 1, 1, 0;\n\t}"                                                          \
-                   : __VA_ARGS__                                                                 \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));              \
-    }                                                                                            \
-  };
-#define W4_WGMMA_TYPES(...)                \
-  W4_WGMMA_EXPAND(F16, "f16", __VA_ARGS__) \
-  W4_WGMMA_EXPAND(BF16, "bf16", __VA_ARGS__)
-#define W4_WGMMA_EXPAND(element, type, kTokens, ...) W4_WGMMA(kTokens, element, type, __VA_ARGS__)
-
-W4_WGMMA_TYPES(8, "%0,%1,%2,%3", "%4", "%5", "%6", "%7", "%8", "%9", "+f"(d[0]), "+f"(d[1]),
-               "+f"(d[2]), "+f"(d[3]))
-W4_WGMMA_TYPES(16, "%0,%1,%2,%3,%4,%5,%6,%7", "%8", "%9", "%10", "%11", "%12", "%13", "+f"(d[0]),
-               "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]))
-W4_WGMMA_TYPES(24, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11", "%12", "%13", "%14", "%15", "%16",
-               "%17", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
-               "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]))
-W4_WGMMA_TYPES(32, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15", "%16", "%17", "%18",
-               "%19", "%20", "%21", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]),
-               "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-               "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]))
-W4_WGMMA_TYPES(40, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19", "%20",
-               "%21", "%22", "%23", "%24", "%25", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
-               "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),
-               "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
-               "+f"(d[17]), "+f"(d[18]), "+f"(d[19]))
-W4_WGMMA_TYPES(
-    48, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23",
-    "%24", "%25", "%26", "%27", "%28", "%29", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
-    "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),
-    "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-    "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]))
-W4_WGMMA_TYPES(56,
-               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%"
-               "23,%24,%25,%26,%27",
-               "%28", "%29", "%30", "%31", "%32", "%33", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]),
-               "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]),
-               "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-               "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]),
-               "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]))
-W4_WGMMA_TYPES(64,
-               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%"
-               "23,%24,%25,%26,%27,%28,%29,%30,%31",
-               "%32", "%33", "%34", "%35", "%36", "%37", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]),
-               "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]),
-               "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-               "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]),
-               "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-               "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]))
-
-// Wider ones by tens of accumulators' names and by 32 of their values.
-#define W4_TEN(t) \
-  "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
-#define W4_FORTY W4_TEN() W4_TEN(1) W4_TEN(2) W4_TEN(3)
-#define W4_NINETY W4_FORTY W4_TEN(4) W4_TEN(5) W4_TEN(6) W4_TEN(7) W4_TEN(8)
-#define W4_SUMS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define W4_SUMS_16(i) W4_SUMS_4(i), W4_SUMS_4(i + 4), W4_SUMS_4(i + 8), W4_SUMS_4(i + 12)
-#define W4_SUMS_32(i) W4_SUMS_16(i), W4_SUMS_16(i + 16)
-
-W4_WGMMA_TYPES(96, W4_FORTY "%40,%41,%42,%43,%44,%45,%46,%47", "%48", "%49", "%50", "%51", "%52",
-               "%53", W4_SUMS_32(0), W4_SUMS_16(32))
-W4_WGMMA_TYPES(128, W4_FORTY W4_TEN(4) W4_TEN(5) "%60,%61,%62,%63", "%64", "%65", "%66", "%67",
-               "%68", "%69", W4_SUMS_32(0), W4_SUMS_32(32))
-W4_WGMMA_TYPES(192, W4_NINETY "%90,%91,%92,%93,%94,%95", "%96", "%97", "%98", "%99", "%100", "%101",
-               W4_SUMS_32(0), W4_SUMS_32(32), W4_SUMS_32(64))
-W4_WGMMA_TYPES(256,
-               W4_NINETY W4_TEN(9) W4_TEN(10) W4_TEN(11) "%120,%121,%122,%123,%124,%125,%126,%127",
-               "%128", "%129", "%130", "%131", "%132", "%133", W4_SUMS_32(0), W4_SUMS_32(32),
-               W4_SUMS_32(64), W4_SUMS_32(96))
-
-#undef W4_SUMS_32
-#undef W4_SUMS_16
-#undef W4_SUMS_4
-#undef W4_NINETY
-#undef W4_FORTY
-#undef W4_TEN
-#undef W4_WGMMA_TYPES
-#undef W4_WGMMA_EXPAND
-#undef W4_WGMMA
 
 }  // namespace w4
 

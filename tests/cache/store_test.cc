@@ -192,7 +192,8 @@ TEST_F(StoreTest, WinnersComeBack) {
 
 TEST_F(StoreTest, EveryFlagOfAFootprintComesBack) {
   for (bool Footprint::*const flag :
-       {&Footprint::cluster_split, &Footprint::token_map, &Footprint::dependent}) {
+       {&Footprint::cluster_split, &Footprint::token_map, &Footprint::dependent,
+        &Footprint::persistent}) {
     Winner winner = samples::winner(16, Provenance::kMeasured);
     winner.footprint.*flag = true;
     store_.put_winners(run_, samples::problem(), {winner});

@@ -92,7 +92,7 @@ TEST(Cli, ExplainCountsTheSpace) {
       w4tune_run("--explain --json --gpu a40 --m 10 --shape 4096,1024", "2>/dev/null");
   ASSERT_EQ(outcome.exit_code, 0);
   const auto rows = nlohmann::json::parse(outcome.out);
-  ASSERT_EQ(rows.size(), 3U) << "the families that an A40 runs, gemv without a point at M = 10";
+  ASSERT_EQ(rows.size(), 4U) << "the families that an A40 runs, two without a point at M = 10";
   for (const auto& row : rows) {
     std::uint64_t rejected = 0;
     for (const auto& [reason, count] : row.at("rejected").items())

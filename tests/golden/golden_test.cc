@@ -52,10 +52,12 @@ TEST(Golden, RenderedSource) {
 TEST(Golden, RenderedSourceOfTheOtherFamilies) {
   const Problem problem{Op::kGeglu, 4096, 1024, 128, Dtype::kF16};
   for (const char* text :
-       {"mma_reg row_tile=32 token_tile=16 depth_warps=8 blocks=2 ahead=2 dequant=1",
+       {"mma_tile row_tile=128 warp_rows=32 token_tile=88 stages=4 ctas=2 dequant=0",
+        "mma_reg row_tile=32 token_tile=16 depth_warps=8 blocks=2 ahead=2 dequant=1",
         "gemv row_tile=32 token_tile=2 depth_warps=8 blocks=2 ahead=2 ctas=2 dequant=2",
         "bulk_pipe row_warps=4 warp_rows=16 depth_warps=1 token_tile=32 depth_tile=256 stages=3 "
-        "ahead=0 math=1 dequant=1 reduce=0"}) {
+        "ahead=0 math=1 dequant=1 reduce=0",
+        "wgmma warpgroups=2 fragments=2 token_tile=64 depth_tile=128 stages=4 dequant=0"}) {
     const KernelConfig config = parse_kernel_config(text);
     expect_golden(config.family + "_f16_geglu.cu",
                   find_family(config.family)->source(config, problem));
@@ -87,7 +89,7 @@ TEST(Golden, PackedBytes) {
 }
 
 TEST(Golden, Schema) {
-  for (const char* version : {"001", "002"}) {
+  for (const char* version : {"001", "002", "003"}) {
     expect_golden(fmt::format("schema_{}.sql", version),
                   std::string(sql::text(fmt::format("migration_{}.sql", version))));
   }

@@ -8,6 +8,7 @@
 #include "core/device_info.h"
 #include "gpu/nvrtc.h"
 #include "templates/family.h"
+#include "templates/wgmma_text.h"
 #include "tests/templates/configs.h"
 
 namespace w4tune {
@@ -66,11 +67,13 @@ TEST_P(Compiles, EveryCornerWithoutSpills) {
 INSTANTIATE_TEST_SUITE_P(
     Architectures, Compiles,
     testing::Values(Target{"mma_pipe", "sm_80", "a100"}, Target{"mma_pipe", "sm_86", "a40"},
-                    Target{"mma_pipe", "sm_90a", "h200"}, Target{"mma_reg", "sm_80", "a100"},
-                    Target{"mma_reg", "sm_86", "a40"}, Target{"mma_reg", "sm_90a", "h200"},
-                    Target{"gemv", "sm_80", "a100"}, Target{"gemv", "sm_86", "a40"},
-                    Target{"gemv", "sm_89", "l40s"}, Target{"gemv", "sm_90a", "h200"},
-                    Target{"bulk_pipe", "sm_90a", "h200"}),
+                    Target{"mma_pipe", "sm_90a", "h200"}, Target{"mma_tile", "sm_80", "a100"},
+                    Target{"mma_tile", "sm_86", "a40"}, Target{"mma_tile", "sm_90a", "h200"},
+                    Target{"mma_reg", "sm_80", "a100"}, Target{"mma_reg", "sm_86", "a40"},
+                    Target{"mma_reg", "sm_90a", "h200"}, Target{"gemv", "sm_80", "a100"},
+                    Target{"gemv", "sm_86", "a40"}, Target{"gemv", "sm_89", "l40s"},
+                    Target{"gemv", "sm_90a", "h200"}, Target{"bulk_pipe", "sm_90a", "h200"},
+                    Target{"wgmma", "sm_90a", "h200"}),
     [](const auto& test) { return fmt::format("{}_{}", test.param.family, test.param.arch); });
 
 // What is likely to win at one token, at the registers that its occupancy leaves.
@@ -97,7 +100,7 @@ TEST(Gemv, FavouritesOfOneTokenCompileWithoutSpills) {
 
 // Otherwise the tests above would find nothing, whatever the compiler says.
 TEST(Ptxas, RemarksOnAWgmmaThatItSerializes) {
-  constexpr const char* kSource = R"(#include "ptx_sm90.cuh"
+  const std::string source = "#include \"ptx_sm90.cuh\"\n" + wgmma_text(8, Dtype::kF16) + R"(
 extern "C" __global__ void w4_kernel(float* out, w4::u64 tokens) {
   float d[4] = {out[0], out[1], out[2], out[3]};
   const w4::u32 a[4] = {1, 2, 3, 4};
@@ -111,7 +114,7 @@ extern "C" __global__ void w4_kernel(float* out, w4::u64 tokens) {
 }
 )";
   const Compilation compilation =
-      Nvrtc::get().compile(kSource, device_sources_from("").headers, "sm_90a");
+      Nvrtc::get().compile(source, device_sources_from("").headers, "sm_90a");
   ASSERT_TRUE(compilation.ok()) << compilation.log;
   EXPECT_NE(compilation.log.find(kSerialized), std::string::npos) << compilation.log;
 }

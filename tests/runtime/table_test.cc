@@ -24,7 +24,7 @@ Table table_of(const std::vector<int>& tokens) {
 }
 
 LaunchPlan fit(const TunedKernel& kernel, int m, const WorkspaceNeed& available) {
-  return fit_launch_plan(kernel.footprint, kernel.problem, m, kernel.schedule, available);
+  return fit_launch_plan(kernel.footprint, kernel.problem, m, kernel.schedule, available, 132);
 }
 
 TEST(TableTest, TheWorkspaceHoldsTheLargestTunedNeed) {

@@ -30,6 +30,28 @@ inline KernelConfig config_of(const MmaPipeCorner& c) {
                   c.depth_warps, c.dequant, c.reduce, c.evict_first));
 }
 
+struct MmaTileCorner {
+  int row_tile, warp_rows, token_tile, stages, ctas;
+  int dequant = 0;  // 1: a scale per row
+};
+
+inline KernelConfig config_of(const MmaTileCorner& c) {
+  return parse_kernel_config(
+      fmt::format("mma_tile row_tile={} warp_rows={} token_tile={} stages={} ctas={} dequant={}",
+                  c.row_tile, c.warp_rows, c.token_tile, c.stages, c.ctas, c.dequant));
+}
+
+struct WgmmaCorner {
+  int warpgroups, fragments, token_tile, depth_tile, stages;
+  int dequant = 0;  // 1: a scale per row
+};
+
+inline KernelConfig config_of(const WgmmaCorner& c) {
+  return parse_kernel_config(fmt::format(
+      "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} dequant={}",
+      c.warpgroups, c.fragments, c.token_tile, c.depth_tile, c.stages, c.dequant));
+}
+
 struct MmaRegCorner {
   int row_tile, token_tile, depth_warps, blocks, ahead;
 };
@@ -89,8 +111,8 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {128, 56, 64, 4, 8, 1, 1, 1, 0},
            {256, 16, 64, 6, 8, 1, 1, 1, 0},
            {128, 64, 64, 3, 4, 2, 1, 0, 0},
-           {128, 88, 64, 2, 8, 1, 1, 0, 0},
-           {128, 128, 64, 3, 2, 4, 1, 0, 0},
+           {128, 64, 64, 2, 8, 1, 1, 0, 0},
+           {64, 64, 64, 3, 2, 4, 1, 0, 0},
            {64, 64, 128, 2, 4, 2, 2, 1, 0},
            // 13 row fragments: a warp each, with steps of one and of two blocks, or all a warp.
            {208, 16, 64, 6, 13, 1, 1, 1, 0},
@@ -111,6 +133,27 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
     if (corner.reduce == 0 || sm >= 90) configs.push_back(config_of(corner));
   }
   if (sm < 90) configs.push_back(hint_config());
+  // row_tile, warp_rows, token_tile, stages, ctas, dequant
+  for (const MmaTileCorner& corner : {
+           MmaTileCorner{64, 16, 64, 6, 4},
+           {64, 16, 176, 2, 3},
+           {128, 16, 88, 4, 1, 1},
+           {128, 32, 32, 6, 4},
+           {128, 32, 56, 3, 3, 1},
+           {128, 32, 88, 3, 3},
+           {128, 32, 88, 4, 2, 1},
+           {128, 32, 128, 3, 2},
+           {128, 32, 168, 3, 2},
+           {192, 48, 48, 4, 3},
+           {192, 48, 96, 2, 2, 1},
+           {256, 32, 128, 4, 1},
+           {256, 32, 168, 3, 1},
+           {256, 32, 168, 2, 1, 1},
+           {256, 64, 48, 3, 2},
+           {256, 64, 72, 4, 2},
+       }) {
+    configs.push_back(config_of(corner));
+  }
   // row_tile, token_tile, depth_warps, blocks, ahead
   for (const MmaRegCorner& corner : {
            MmaRegCorner{16, 8, 4, 1, 1},
@@ -182,26 +225,29 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {8, 16, 1, 40, 128, 6, 1, 1, 1, 4},
            {4, 16, 2, 64, 512, 3, 1, 1, 0, 1},
            {16, 16, 1, 32, 128, 4, 1, 1, 0, 1},
-           // For many tokens.
-           {4, 16, 1, 96, 128, 4, 1, 0, 0},
-           {8, 16, 1, 96, 256, 3, 1, 1, 0},
-           {4, 16, 2, 128, 256, 2, 1, 0, 0},
-           {8, 16, 1, 128, 128, 4, 1, 0, 0},
-           {8, 16, 1, 128, 256, 2, 1, 1, 0},
-           {8, 16, 1, 128, 64, 6, 1, 0, 0},
-           {4, 16, 2, 192, 128, 2, 1, 1, 0},
-           {8, 16, 1, 192, 128, 3, 1, 0, 0},
-           {8, 16, 1, 192, 64, 3, 1, 1, 0},
-           {4, 16, 1, 256, 128, 3, 1, 0, 0},
-           {4, 16, 1, 256, 64, 4, 1, 1, 0},
-           {8, 32, 1, 96, 128, 4, 1, 0, 0},
-           {4, 32, 1, 128, 128, 3, 1, 1, 0},
+       }) {
+    if (sm == 90) configs.push_back(config_of(corner));
+  }
+  for (const WgmmaCorner& corner : {
+           WgmmaCorner{1, 1, 64, 128, 8},
+           {1, 1, 256, 128, 3},
+           {1, 2, 64, 64, 12},
+           {1, 2, 128, 128, 5},
+           {1, 1, 200, 256, 2, 1},
+           {2, 1, 64, 128, 6},
+           {2, 1, 88, 256, 3},
+           {2, 1, 112, 128, 5},
+           {2, 2, 56, 64, 6},
            // With registers of the producer's warpgroup.
-           {8, 32, 1, 128, 128, 4, 1, 0, 0},
-           {8, 32, 1, 128, 64, 6, 1, 1, 0},
-           {4, 32, 2, 128, 128, 4, 1, 0, 0},
-           {8, 16, 1, 256, 128, 3, 1, 0, 0},
-           {4, 16, 2, 256, 128, 2, 1, 1, 0},
+           {2, 1, 120, 128, 4},
+           {2, 1, 168, 128, 4, 1},
+           {2, 1, 248, 128, 3},
+           {2, 1, 256, 128, 3, 1},
+           {2, 2, 64, 128, 4, 1},
+           {2, 2, 88, 128, 5},
+           {2, 2, 128, 64, 9},
+           {2, 2, 128, 128, 4},
+           {2, 2, 104, 256, 2},
        }) {
     if (sm == 90) configs.push_back(config_of(corner));
   }
@@ -217,12 +263,17 @@ inline bool fits(const KernelConfig& config, const Problem& problem, const Devic
   if (!family.why_not(problem, device).empty() || (newer && device.sm < 90)) return false;
   if (problem.k % footprint.depth_tile != 0) return false;
   if (per_row && config.at("dequant") != 1) return false;
+  const bool many_tokens = config.family == "mma_tile" || config.family == "wgmma";
+  if (many_tokens && !per_row && config.at("dequant") != 0) return false;
+  if (config.family == "wgmma" && problem.group_size % footprint.depth_tile != 0 &&
+      footprint.depth_tile % problem.group_size != 0) {
+    return false;
+  }
   const bool by_denormals = config.at("dequant") >= 2;
   const bool takes_denormals = config.family == "gemv" || device.mma_denormals.value_or(false);
   if (by_denormals && (problem.dtype != Dtype::kF16 || !takes_denormals)) return false;
   if (config.family == "bulk_pipe" && !per_row) {
-    // No registers for two sets of sums, and whole groups a warp.
-    if (config.at("dequant") != 0 && footprint.token_tile > 64) return false;
+    // Whole groups a warp.
     const int depth_of_warp = footprint.depth_tile / config.at("depth_warps");
     if (depth_of_warp % problem.group_size != 0) return false;
   }

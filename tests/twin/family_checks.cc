@@ -54,6 +54,22 @@ void expect_same_bits_whoever_arrives_last(std::span<const TwinKernel> kernels) 
   }
 }
 
+void expect_same_bits_of_a_dependent_launch(std::span<const TwinKernel> kernels) {
+  for (const TwinKernel& kernel : kernels) {
+    const Footprint footprint = kernel.footprint();
+    const int m = footprint.token_tile + 1;
+    for (const int steps : {1, 10}) {
+      const GemmOnTwin gemm(kernel, 16, depth_of(footprint, steps), m);
+      TwinLaunch launch;
+      const TwinOutcome expected = gemm.run(m, launch);
+      launch.dependent = true;
+      const TwinOutcome outcome = gemm.run(m, launch);
+      EXPECT_EQ(outcome.wrong, "") << kernel.name();
+      EXPECT_EQ(outcome.y, expected.y) << kernel.name();
+    }
+  }
+}
+
 void expect_within_bounds_on_hostile_data(std::span<const TwinKernel> kernels) {
   for (const TwinKernel& kernel : kernels) {
     for (const DataKind kind : {DataKind::kPositiveMean, DataKind::kOutliers, DataKind::kAllMinus8,

@@ -16,6 +16,9 @@ void expect_within_bounds_at_ragged_m(std::span<const TwinKernel> kernels);
 // A split of 3, with shares of different depths where there are whole steps of the depth tile.
 void expect_same_bits_whoever_arrives_last(std::span<const TwinKernel> kernels);
 
+// A launch that begins early brings its data in another order.
+void expect_same_bits_of_a_dependent_launch(std::span<const TwinKernel> kernels);
+
 void expect_within_bounds_on_hostile_data(std::span<const TwinKernel> kernels);
 
 // Which of the calls of `kind` in a thread, from number `first` on (below 0: from the end), can be

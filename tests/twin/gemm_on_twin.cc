@@ -13,6 +13,7 @@ namespace {
 constexpr std::uint16_t kPoison = 0xffff;  // NaN in FP16 and BF16
 constexpr std::size_t kGap = 8;            // elements between the rows of x, and of y
 constexpr std::uint64_t kSeed = 17;
+constexpr int kSms = 2;  // persistent CTAs have more than one tile to do
 
 // The first m rows of `from` [.., width], with gaps between them and none behind the last.
 std::vector<std::uint16_t> spread(const std::vector<std::uint16_t>& from, std::size_t m,
@@ -31,15 +32,16 @@ std::vector<float> poisoned_partials(const LaunchPlan& plan) {
 }
 
 // As gpu/tensor_map.cc has it encoded.
-w4::TensorMap map_matrix(const w4::GemmArgs& args, const TokenBox& box) {
+w4::TensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row_stride,
+                         int box_rows, int box_columns) {
   constexpr std::uint64_t kBlock = 64;  // columns
   constexpr std::uint64_t kElementBytes = 2;
   return w4::encode_tensor_map(
-      {args.x,
-       {kBlock, static_cast<std::uint64_t>(args.m), static_cast<std::uint64_t>(args.k) / kBlock},
-       {static_cast<std::uint64_t>(args.ldx) * kElementBytes, kBlock * kElementBytes},
-       {kBlock, static_cast<std::uint64_t>(box.tokens),
-        static_cast<std::uint64_t>(box.depth) / kBlock}});
+      {data,
+       {kBlock, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns) / kBlock},
+       {static_cast<std::uint64_t>(row_stride) * kElementBytes, kBlock * kElementBytes},
+       {kBlock, static_cast<std::uint64_t>(box_rows),
+        static_cast<std::uint64_t>(box_columns) / kBlock}});
 }
 
 bool wrote_into_gaps(const std::vector<std::uint16_t>& y, std::size_t n) {
@@ -75,7 +77,8 @@ GemmOnTwin::GemmOnTwin(const TwinKernel& kernel, int n, int k, int max_m, DataKi
 }
 
 TwinOutcome GemmOnTwin::run(int m, const TwinLaunch& launch) const {
-  const LaunchPlan plan = make_launch_plan(kernel_.footprint(), problem_, m, launch.schedule);
+  const LaunchPlan plan =
+      make_launch_plan(kernel_.footprint(), problem_, m, launch.schedule, kSms);
   const auto tokens = static_cast<std::size_t>(m);
   const auto n = static_cast<std::size_t>(problem_.n);
   const auto k = static_cast<std::size_t>(problem_.k);
@@ -100,15 +103,26 @@ TwinOutcome GemmOnTwin::run(int m, const TwinLaunch& launch) const {
   args.split_k = plan.schedule.split_k;
   args.raster = plan.schedule.raster;
   args.dependent = launch.dependent ? 1 : 0;
-  w4::TensorMap map{};
-  if (kernel_.footprint().token_map) map = map_matrix(args, token_box(kernel_.footprint(), m));
+  const Footprint footprint = kernel_.footprint();
+  w4::TensorMap tokens_map{};
+  if (footprint.token_map) {
+    const TokenBox box = token_box(footprint, m);
+    tokens_map = map_matrix(args.x, m, args.k, args.ldx, box.tokens, box.depth);
+  }
+  w4::TensorMap weights_map{};
+  if (footprint.persistent) {
+    constexpr int kWords = 4;  // of 16 bits for 16 rows and one of depth
+    weights_map = map_matrix(args.w, weight_rows(problem_) / 16, args.k * kWords,
+                             std::int64_t{args.k} * kWords, footprint.row_tile / 16,
+                             footprint.depth_tile * kWords);
+  }
   const w4::twin::Launch on_twin{.grid = static_cast<int>(plan.grid),
                                  .threads = static_cast<int>(plan.threads),
                                  .shared_bytes = plan.smem_bytes,
                                  .order = launch.order,
                                  .seed = launch.seed,
                                  .removal = launch.removal};
-  outcome.report = w4::twin::run(on_twin, [&] { kernel_.body(args, map); });
+  outcome.report = w4::twin::run(on_twin, [&] { kernel_.body(args, tokens_map, weights_map); });
 
   outcome.worst_ratio = samples::worst_ratio(problem_, expected_, outcome.y, m, n + kGap);
   const bool counters_are_zero =

@@ -24,7 +24,7 @@ struct TwinKernel {
   Op op;
   Dtype dtype;
   int group_size;  // 0: one scale per row
-  void (*body)(const w4::GemmArgs& args, const w4::TensorMap& tokens);
+  void (*body)(const w4::GemmArgs& args, const w4::TensorMap& tokens, const w4::TensorMap& weights);
 
   [[nodiscard]] std::string name() const;
   [[nodiscard]] Footprint footprint() const;

@@ -123,6 +123,7 @@ class Machine {
   [[nodiscard]] Thread& thread() const { return *running_; }
   [[nodiscard]] RaceWatch& global_watch() { return global_watch_; }
   [[nodiscard]] std::map<const void*, ClockTimes>& released() { return released_; }
+  [[nodiscard]] int grid() const { return launch_.grid; }
   [[nodiscard]] bool is_interleaved() const { return launch_.order == Order::kInterleaved; }
 
   [[noreturn]] void fail(const std::string& what);
@@ -543,6 +544,7 @@ void fail(const std::string& what) { machine().fail(what); }
 
 int thread_index() { return self().index; }
 int block_index() { return self().block->index; }
+int grid_size() { return machine().grid(); }
 
 void load_shared_as(int lane, std::uint32_t address, void* to, std::size_t bytes) {
   Block& block = *self().block;

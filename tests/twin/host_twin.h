@@ -88,6 +88,7 @@ inline constexpr int kLanes = 32;
 
 int thread_index();
 int block_index();
+int grid_size();
 
 void load_shared(std::uint32_t address, void* to, std::size_t bytes);
 void store_shared(std::uint32_t address, const void* from, std::size_t bytes);

@@ -51,7 +51,8 @@ TwinKernel kernel() {
           kOp,
           std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
-          [](const w4::GemmArgs& args, const w4::TensorMap& /*tokens*/) {
+          [](const w4::GemmArgs& args, const w4::TensorMap& /*tokens*/,
+             const w4::TensorMap& /*weights*/) {
             w4::mma_pipe<Config<Element, kShape, kGroup, kOp>>(args);
           }};
 }
@@ -113,6 +114,10 @@ TEST(MmaPipeTwin, EveryKernelIsWithinItsBoundsAtRaggedM) {
 
 TEST(MmaPipeTwin, ASplitGivesTheSameBitsWhoeverArrivesLast) {
   expect_same_bits_whoever_arrives_last(kernels());
+}
+
+TEST(MmaPipeTwin, ADependentLaunchGivesTheSameBits) {
+  expect_same_bits_of_a_dependent_launch(kernels());
 }
 
 TEST(MmaPipeTwin, HostileDataStaysWithinTheBounds) {

@@ -45,7 +45,8 @@ TwinKernel kernel() {
           kOp,
           std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
-          [](const w4::GemmArgs& args, const w4::TensorMap& /*tokens*/) {
+          [](const w4::GemmArgs& args, const w4::TensorMap& /*tokens*/,
+             const w4::TensorMap& /*weights*/) {
             w4::mma_reg<Config<Element, kShape, kGroup, kOp>>(args);
           }};
 }

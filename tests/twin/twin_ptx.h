@@ -21,6 +21,7 @@ namespace w4 {
 
 inline int thread_index() { return twin::thread_index(); }
 inline int block_index() { return twin::block_index(); }
+inline int grid_size() { return twin::grid_size(); }
 inline u32 shared_base() { return twin::kSharedBase; }
 
 // ---- shared memory ----------------------------------------------------------------------------
@@ -121,6 +122,12 @@ inline void store_global_8(void* address, u32 first, u32 second) {
   twin::store_global(address, both, 8);
 }
 inline void store_global_4(void* address, u32 value) { twin::store_global(address, &value, 4); }
+inline void store_global_8_if(bool valid, void* address, u32 first, u32 second) {
+  if (valid) store_global_8(address, first, second);
+}
+inline void store_global_4_if(bool valid, void* address, u32 value) {
+  if (valid) store_global_4(address, value);
+}
 inline void store_global_u16(void* address, u16 value) { twin::store_global(address, &value, 2); }
 
 // ---- synchronisation --------------------------------------------------------------------------

@@ -79,9 +79,7 @@ void launch_wgmma(std::size_t tokens, float* d, const u32* a, u64 b, int add);
 
 template <class Element, int kTokens>
 struct Wgmma {
-  static_assert(kTokens % 8 == 0 && kTokens >= 8 &&
-                    (kTokens <= 64 || kTokens == 96 || kTokens % 64 == 0) && kTokens <= 256,
-                "as ptx_sm90.cuh has them");
+  static_assert(kTokens % 8 == 0 && kTokens >= 8 && kTokens <= 256, "as the instruction has them");
   static void multiply(float* d, const u32* a, u64 b, int add) {
     launch_wgmma<Element>(kTokens, d, a, b, add);
   }

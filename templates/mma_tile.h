@@ -1,0 +1,24 @@
+// mma_tile: the mma.sync family for many tokens (templates/device/mma_tile.cuh).
+#pragma once
+
+#include "templates/family.h"
+
+namespace w4tune {
+
+class MmaTile final : public Family {
+ public:
+  [[nodiscard]] std::string_view id() const override { return "mma_tile"; }
+  [[nodiscard]] int version() const override { return 1; }
+  [[nodiscard]] std::string why_not(const Problem& problem,
+                                    const DeviceInfo& device) const override;
+  [[nodiscard]] Space space(const Workload& workload, const DeviceInfo& device,
+                            std::size_t max_workspace_bytes) const override;
+  [[nodiscard]] Footprint footprint(const KernelConfig& config,
+                                    const Problem& problem) const override;
+  [[nodiscard]] std::string source(const KernelConfig& config,
+                                   const Problem& problem) const override;
+  [[nodiscard]] Cost cost(const Candidate& candidate, const Workload& workload,
+                          const DeviceInfo& device) const override;
+};
+
+}  // namespace w4tune

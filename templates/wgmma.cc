@@ -1,0 +1,203 @@
+#include "templates/wgmma.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/check.h"
+#include "templates/tiling.h"
+#include "templates/wgmma_text.h"
+
+namespace w4tune {
+namespace {
+
+// The searched parameters, in the order of the canonical text.
+constexpr const char* kWarpgroups = "warpgroups";
+constexpr const char* kFragments = "fragments";
+constexpr const char* kTokenTile = "token_tile";
+constexpr const char* kDepthTile = "depth_tile";
+constexpr const char* kStages = "stages";
+constexpr const char* kDequant = "dequant";
+constexpr const char* kSplit = "split_k";
+constexpr const char* kRaster = "raster";
+
+constexpr int kMostSums = 128;  // of a thread; more leave no registers for anything else
+constexpr int kMostStages = 12;
+
+// One configuration with its derived sizes, named as in wgmma.cuh.
+struct Shape {
+  int warpgroups, fragments, token_tile, depth_tile, stages;
+
+  [[nodiscard]] int row_tile() const { return 64 * fragments * warpgroups; }
+  [[nodiscard]] int sums() const { return fragments * token_tile / 2; }  // of a thread
+  [[nodiscard]] bool takes_registers() const { return warpgroups == 2 && sums() > 56; }
+  [[nodiscard]] int threads() const { return 128 * warpgroups + (takes_registers() ? 128 : 32); }
+  [[nodiscard]] int stage_bytes() const {
+    return row_tile() * depth_tile / 2 + token_tile * depth_tile * 2;
+  }
+  [[nodiscard]] int smem_bytes() const {
+    constexpr int kBarrierBytes = 512;
+    return stages * stage_bytes() + kBarrierBytes;
+  }
+};
+
+Shape shape_of(const KernelConfig& config) {
+  return {config.at(kWarpgroups), config.at(kFragments), config.at(kTokenTile),
+          config.at(kDepthTile), config.at(kStages)};
+}
+
+std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& device,
+                                    std::size_t max_workspace_bytes) {
+  const Problem problem = workload.problem;
+  const int m = workload.m;
+  const int k = problem.k;
+  const int rows = weight_rows(problem);
+  const int group = group_parameter(problem);
+  const auto smem = static_cast<int>(device.smem_block_bytes);
+  return {
+      // Of the template itself: what breaks these does not compile or does not run.
+      {"K must be a multiple of the depth tile",
+       {kDepthTile},
+       [k](auto v) { return k % v[0] == 0; }},
+      {"an even number of 64-deep blocks and fragments in a step",
+       {kFragments, kDepthTile},
+       [](auto v) { return v[0] * (v[1] / 64) % 2 == 0; }},
+      {"a group longer than a step must be whole steps",
+       {kDepthTile},
+       [group](auto v) { return group <= v[0] || group % v[0] == 0; }},
+      {"more than 128 sums a thread leave no registers",
+       {kFragments, kTokenTile},
+       [](auto v) { return v[0] * v[1] / 2 <= kMostSums; }},
+      {"a scale per row is applied to the final sums, which is D1; others to the weights, D0",
+       {kDequant},
+       [group](auto v) { return v[0] == (group == 0 ? 1 : 0); }},
+      {"shared memory of a block",
+       {kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages},
+       [=](auto v) { return Shape{v[0], v[1], v[2], v[3], v[4]}.smem_bytes() <= smem; }},
+      // Of experience: what breaks these can't win.
+      {"a smaller token tile would need no more tiles",
+       {kTokenTile},
+       [m](auto v) { return v[0] == 64 || ceil_div(m, v[0] - 8) > ceil_div(m, v[0]); }},
+      {"fewer buffers than there is room for, or than a share has steps",
+       {kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages, kSplit},
+       [=](auto v) {
+         const Shape one_more{v[0], v[1], v[2], v[3], v[4] + 1};
+         return v[4] == kMostStages || one_more.smem_bytes() > smem || v[4] * v[5] >= k / v[3];
+       }},
+      {"a row tile larger than N",
+       {kWarpgroups, kFragments},
+       [rows](auto v) { return 64 * v[0] * v[1] <= rows; }},
+      {"partials of the split exceed the workspace or twice what is read",
+       {kWarpgroups, kFragments, kTokenTile, kSplit},
+       [=](auto v) {
+         if (v[3] == 1) return true;
+         const double tiles = ceil_div(rows, 64 * v[0] * v[1]) * ceil_div(m, v[2]);
+         const double bytes = tiles * v[3] * 64.0 * v[0] * v[1] * v[2] * 4.0;
+         const double read = static_cast<double>(weight_bytes(problem)) + 2.0 * m * k;
+         return bytes <= static_cast<double>(max_workspace_bytes) && bytes <= 2.0 * read;
+       }},
+      {"too few tiles to keep the SMs busy, or a split with nothing to fill",
+       {kWarpgroups, kFragments, kTokenTile, kSplit},
+       [=](auto v) { return fills_sms(workload, device, 64 * v[0] * v[1], v[2], v[3], 2); }},
+      {"each share of the depth must be worth its end",
+       {kDepthTile, kSplit},
+       [k](auto v) { return k / v[1] >= 256 && k / v[0] >= v[1]; }},
+  };
+}
+
+std::vector<int> token_tiles() {
+  std::vector<int> tiles;
+  for (int tokens = 64; tokens <= 256; tokens += 8) tiles.push_back(tokens);
+  return tiles;
+}
+
+}  // namespace
+
+std::string WgmmaTiles::why_not(const Problem& /*problem*/, const DeviceInfo& device) const {
+  if (device.sm != 90) return "wgmma and tensor copies need compute capability 9.0";
+  return {};
+}
+
+Space WgmmaTiles::space(const Workload& workload, const DeviceInfo& device,
+                        std::size_t max_workspace_bytes) const {
+  W4_CHECK(why_not(workload.problem, device).empty(), "ask why_not() first");
+  std::vector<int> stages(kMostStages - 1);
+  std::iota(stages.begin(), stages.end(), 2);
+  return Space({{kWarpgroups, {1, 2}},
+                {kFragments, {1, 2}},
+                {kTokenTile, token_tiles()},
+                {kDepthTile, {64, 128, 256}},
+                {kStages, std::move(stages)},
+                {kDequant, {0, 1}},
+                {kSplit, {1, 2, 3, 4, 6, 8}},
+                {kRaster, {1}}},
+               constraints(workload, device, max_workspace_bytes));
+}
+
+Footprint WgmmaTiles::footprint(const KernelConfig& config, const Problem& /*problem*/) const {
+  const Shape shape = shape_of(config);
+  Footprint footprint;
+  footprint.row_tile = shape.row_tile();
+  footprint.token_tile = shape.token_tile;
+  footprint.depth_tile = shape.depth_tile;
+  footprint.threads = shape.threads();
+  footprint.smem_bytes = shape.smem_bytes();
+  footprint.token_map = true;
+  footprint.dependent = true;
+  footprint.persistent = true;
+  return footprint;
+}
+
+std::string WgmmaTiles::source(const KernelConfig& config, const Problem& problem) const {
+  const Shape shape = shape_of(config);
+  return fmt::format(
+      R"(#include "wgmma.cuh"
+{}struct Config {{
+  using Element = w4::{};
+  static constexpr int kWarpgroups = {};
+  static constexpr int kFragments = {};
+  static constexpr int kTokenTile = {};
+  static constexpr int kDepthTile = {};
+  static constexpr int kStages = {};
+  static constexpr int kGroupSize = {};
+  static constexpr bool kGeglu = {};
+}};
+extern "C" __global__ void __launch_bounds__(w4::num_threads<Config>(), 1)
+w4_kernel(const __grid_constant__ w4::GemmArgs args,
+          const __grid_constant__ w4::TensorMap tokens,
+          const __grid_constant__ w4::TensorMap weights) {{
+  w4::wgmma_tiles<Config>(args, tokens, weights);
+}}
+)",
+      wgmma_text(shape.token_tile, problem.dtype), element_name(problem.dtype), shape.warpgroups,
+      shape.fragments, shape.token_tile, shape.depth_tile, shape.stages,
+      group_parameter(problem), problem.op == Op::kGeglu);
+}
+
+Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
+                      const DeviceInfo& device) const {
+  const Problem& problem = workload.problem;
+  const Shape shape = shape_of(candidate.config);
+  const Rates rates = assumed_rates(device);
+  Work work = tiled_work(footprint(candidate.config, problem), candidate, workload);
+  work.registers = 168;
+  work.in_flight_bytes = static_cast<double>(shape.stages) * shape.row_tile() * shape.depth_tile / 2;
+  work.steps = problem.k / shape.depth_tile / work.plan.schedule.split_k;
+  work.stages = shape.stages;
+  // wgmma at 0.85 of the data sheet against mma.sync at the rate that the model knows.
+  constexpr double kWgmmaShare = 0.85;
+  work.mma_flops *= rates.mma_tflops / (kWgmmaShare * device.mma_tflops);
+  // Measured on an H100: beyond 28 bytes a clock and SM the products wait for what L2 sends.
+  constexpr double kL2Slowdown = 64.0 / 28.0;
+  work.l2_bytes *= kL2Slowdown;
+  const double blocks = static_cast<double>(weight_rows(problem)) / 16.0 * (problem.k / 64.0) *
+                        ceil_div(workload.m, shape.token_tile);
+  constexpr double kBlockInstructions = 80.0;  // counted in SASS, with four wgmma
+  constexpr double kTileInstructions = 1500.0;
+  work.warp_instructions = blocks * kBlockInstructions +
+                           work.plan.grid * 4.0 * shape.warpgroups * kTileInstructions;
+  return predict(work, device, rates);
+}
+
+}  // namespace w4tune
