@@ -11,10 +11,14 @@
 #include "cli/options.h"
 #include "cli/table.h"
 #include "tuner/baseline.h"
+#include "tuner/fp16_intervals.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
 namespace {
+
+constexpr const char* kSummaryHead =
+    "Where FP16 is faster (each interval is judged at the M it was tuned at):\n";
 
 struct Options {
   std::string db;
@@ -23,15 +27,8 @@ struct Options {
   bool json = false;
 };
 
-std::string interval(const Winner& winner) {
-  if (winner.m_hi == kUnboundedM) return fmt::format("{}-", winner.m_lo);
-  if (winner.m_lo == winner.m_hi) return fmt::format("{}", winner.m_lo);
-  return fmt::format("{}-{}", winner.m_lo, winner.m_hi);
-}
-
 nlohmann::json winner_json(const Winner& winner) {
   nlohmann::json out = {{"problem", to_string(winner.problem)},
-                        {"m_lo", winner.m_lo},
                         {"m_tuned", winner.m},
                         {"provenance", to_string(winner.provenance)},
                         {"config", to_string(winner.candidate.config)},
@@ -43,7 +40,8 @@ nlohmann::json winner_json(const Winner& winner) {
                         {"time_us_median", winner.time_us_median},
                         {"floor_us", winner.floor_us},
                         {"floor_fraction", winner.floor_us / winner.time_us_median}};
-  out["m_hi"] = winner.m_hi == kUnboundedM ? nlohmann::json(nullptr) : nlohmann::json(winner.m_hi);
+  out.update(fp16_json(winner.m_lo, winner.m_hi,
+                       fp16_faster_by(winner.time_us_median, winner.baseline_us)));
   out["baseline_us"] =
       winner.baseline_us > 0.0 ? nlohmann::json(winner.baseline_us) : nlohmann::json(nullptr);
   out["baseline_note"] = baseline_note(winner.problem);
@@ -55,13 +53,13 @@ nlohmann::json winner_json(const Winner& winner) {
 
 std::vector<std::string> winner_row(const Winner& winner) {
   const bool compared = winner.baseline_us > 0.0;
-  const double ratio = compared ? winner.baseline_us / winner.time_us_median : 0.0;
-  return {interval(winner),
+  return {interval_text(winner.m_lo, winner.m_hi),
           fmt::format("{}", winner.m),
           std::string(to_string(winner.provenance)),
           fmt::format("{:.2f}", winner.time_us_median),
           fmt::format("{:.0f} %", 100.0 * winner.floor_us / winner.time_us_median),
-          compared ? fmt::format("{:.2f}x{}", ratio, ratio < 1.0 ? " FP16 is faster" : "") : "-",
+          compared ? fmt::format("{:.2f}x", winner.baseline_us / winner.time_us_median) : "-",
+          fp16_text(fp16_faster_by(winner.time_us_median, winner.baseline_us)),
           to_string(winner.candidate)};
 }
 
@@ -94,6 +92,7 @@ int run(const Options& options) {
                           {"sm", device.sm},
                           {"sm_count", device.sm_count},
                           {"winners", std::move(rows)}});
+      add_fp16(document.back(), fp16_intervals(winners));
       continue;
     }
     fmt::print("{} (sm_{}, {} SMs)\n", device.name, device.sm, device.sm_count);
@@ -104,12 +103,16 @@ int run(const Options& options) {
         const std::string note = baseline_note(winners[i].problem);
         fmt::print("\n{}{}\n", to_string(winners[i].problem),
                    note.empty() ? "" : fmt::format(" (over FP16: {})", note));
-        table = {{">serves M", ">tuned at", "provenance", ">time us", ">of floor", "over FP16",
-                  "kernel"}};
+        table = {{">serves M", ">tuned at", "provenance", ">time us", ">of floor", ">over FP16",
+                  "FP16 is", "kernel"}};
       }
       table.push_back(winner_row(winners[i]));
     }
-    fmt::print("{}\n", format_table(table));
+    fmt::print("{}\n{}", format_table(table), kSummaryHead);
+    for (const std::string& line : fp16_sentences(fp16_intervals(winners))) {
+      fmt::print("  {}\n", line);
+    }
+    fmt::print("\n");
   }
   if (options.json) fmt::print("{}\n", document.dump(1));
   if (!found) {

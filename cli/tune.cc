@@ -14,7 +14,7 @@
 #include "core/stats.h"
 #include "gpu/device.h"
 #include "templates/cost.h"
-#include "gpu/cublaslt.h"
+#include "tuner/fp16_intervals.h"
 #include "tuner/ranking.h"
 #include "tuner/report.h"
 #include "tuner/tune.h"
@@ -125,6 +125,7 @@ void print_closing(const TuneResult& result, const Options& options) {
     fmt::print("{} workloads: {:.2f}x the FP16 baseline (geometric mean); FP16 is faster in {}\n",
                ratios.size(), geometric_mean(ratios), slower);
   }
+  for (const std::string& line : fp16_sentences(fp16_intervals(result))) fmt::print("{}\n", line);
   const int untuned = result.untuned();
   if (result.interrupted) {
     fmt::print(

@@ -35,10 +35,13 @@ std::string baseline_name(const Problem& problem) {
   return fmt::format("cublaslt_{}", to_string(problem.dtype));
 }
 
+std::string baseline_type(const Problem& problem) {
+  return problem.dtype == Dtype::kF16 ? "FP16" : "BF16";
+}
+
 std::string baseline_note(const Problem& problem) {
   if (problem.op != Op::kGeglu) return {};
-  return fmt::format("{} GEMM of twice the rows, no activation",
-                     problem.dtype == Dtype::kF16 ? "FP16" : "BF16");
+  return fmt::format("{} GEMM of twice the rows, no activation", baseline_type(problem));
 }
 
 BaselineOperands::BaselineOperands(const Operands& operands, std::size_t l2_bytes,

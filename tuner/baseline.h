@@ -16,6 +16,9 @@ namespace w4tune {
 // Name of the baseline of a problem: "cublaslt_f16" or "cublaslt_bf16".
 std::string baseline_name(const Problem& problem);
 
+// What the baseline computes in, for people: "FP16" or "BF16".
+std::string baseline_type(const Problem& problem);
+
 // What the baseline computes where that is not what the kernel computes, "" otherwise: for geglu
 // the plain product of twice the rows, which leaves the activation and its memory traffic out.
 std::string baseline_note(const Problem& problem);

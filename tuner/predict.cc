@@ -149,6 +149,7 @@ class PredictedRun {
       return;
     }
     result_.rows.push_back(std::move(row));
+    renew_intervals(result_.rows, store_, options_.device);
     observer_.on_result(result_.rows.back(), result_);
   }
 

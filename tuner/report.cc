@@ -11,6 +11,7 @@
 
 #include "core/stats.h"
 #include "tuner/baseline.h"
+#include "tuner/fp16_intervals.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -64,6 +65,9 @@ json row_json(const WorkloadResult& row) {
   } else {
     const Winner& winner = *row.winner;
     out["provenance"] = to_string(winner.provenance);
+    out.update(fp16_json(
+        winner.m_lo, winner.m_hi,
+        fp16_faster_by(winner.time_us_median, row.baseline ? median(row.baseline->time_us) : 0.0)));
     out["family"] = winner.candidate.config.family;
     out["config"] = to_string(winner.candidate.config);
     out["split_k"] = winner.candidate.schedule.split_k;
@@ -122,6 +126,11 @@ std::string text_of(const json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
+std::string serves_text(const json& row) {
+  const json& end = row.at("m_hi");
+  return interval_text(row.at("m_lo").get<int>(), end.is_null() ? kUnboundedM : end.get<int>());
+}
+
 // "1.03 ± 0.01": the ratio of medians, with half the spread of both sample sets.
 std::string ratio_text(const json& row) {
   const double baseline = baseline_us(row);
@@ -154,6 +163,7 @@ json report_json(const RunInfo& run, const TuneResult& result) {
   json report = {{"schema", kReportSchema},
                  {"environment", environment_json(run, result)},
                  {"rows", std::move(rows)}};
+  add_fp16(report, fp16_intervals(result));
   if (!chains.empty()) report["chains"] = std::move(chains);
   return report;
 }
@@ -270,6 +280,18 @@ std::string geometric_mean_line(std::string_view what, const std::vector<double>
       ratios.size(), geometric_mean(ratios), slower);
 }
 
+std::string fp16_section(const json& report) {
+  if (report.at("fp16_summary").empty()) return {};
+  std::string out =
+      "\n## Where FP16 is faster\n\nBy how much longer our kernel takes; each interval is judged "
+      "at "
+      "the M it was tuned at.\n\n";
+  for (const json& line : report.at("fp16_summary")) {
+    out += fmt::format("- {}\n", line.get<std::string>());
+  }
+  return out;
+}
+
 std::string chains_table(const json& report) {
   if (!report.contains("chains")) return {};
   std::string out =
@@ -304,8 +326,9 @@ std::string markdown_summary(const json& report) {
     if (workload.problem != last) {
       const std::string note = baseline_note(workload.problem);
       out += fmt::format(
-          "\n## {}\n\n{}| M | time us | floor us | of floor | baseline us | ratio |{} MHz | "
-          "kernel | provenance |\n|---|---|---|---|---|---|{}---|---|---|\n",
+          "\n## {}\n\n{}| M | serves M | time us | floor us | of floor | baseline us | ratio | "
+          "baseline is |{} MHz | kernel | provenance "
+          "|\n|---|---|---|---|---|---|---|---|{}---|---|---|\n",
           to_string(workload.problem),
           note.empty() ? "" : fmt::format("The baseline is one {}.\n\n", note),
           lines ? " read us | of read | chained us | chained ratio |" : "",
@@ -313,7 +336,8 @@ std::string markdown_summary(const json& report) {
       last = workload.problem;
     }
     if (!row.contains("time_us_median")) {
-      out += fmt::format("| {} | untuned | | | | |{} | | |\n", workload.m, lines ? " | | | |" : "");
+      out += fmt::format("| {} | | untuned | | | | | |{} | | |\n", workload.m,
+                         lines ? " | | | |" : "");
       continue;
     }
     const double time = row.at("time_us_median").get<double>();
@@ -325,11 +349,12 @@ std::string markdown_summary(const json& report) {
       }
     }
     out += fmt::format(
-        "| {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} |{} {} | {} split_k={} raster={} | {} |\n",
-        workload.m, time, row.at("floor_us").get<double>(),
+        "| {} | {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} | {} |{} {} | {} split_k={} raster={} | "
+        "{} |\n",
+        workload.m, serves_text(row), time, row.at("floor_us").get<double>(),
         100.0 * row.at("floor_fraction").get<double>(),
         baseline > 0.0 ? fmt::format("{:.2f}", baseline) : "", ratio_text(row),
-        lines ? lines_cells(row, baseline) : "",
+        fp16_text(fp16_faster_by(time, baseline)), lines ? lines_cells(row, baseline) : "",
         row.at("clock_mhz_median").is_null()
             ? ""
             : fmt::format("{:.0f}", row.at("clock_mhz_median").get<double>()),
@@ -338,7 +363,7 @@ std::string markdown_summary(const json& report) {
   }
   if (!ratios.empty()) out += geometric_mean_line("the ratios", ratios);
   if (!chained_ratios.empty()) out += geometric_mean_line("the chained ratios", chained_ratios);
-  return out + chains_table(report);
+  return out + fp16_section(report) + chains_table(report);
 }
 
 }  // namespace w4tune

@@ -305,6 +305,7 @@ class MeasuredRun {
 
   void finish(WorkloadResult row) {
     result_.rows.push_back(std::move(row));
+    renew_intervals(result_.rows, store_, options_.device);
     observer_.on_result(result_.rows.back(), result_);
   }
 
@@ -351,6 +352,18 @@ RunInfo describe_run(const TuneOptions& options, const std::string& source_hash)
   info.seed = options.protocol.seed;
   info.started_at = timestamp_now();
   return info;
+}
+
+void renew_intervals(std::vector<WorkloadResult>& rows, const Store& store,
+                     const DeviceInfo& device) {
+  const std::vector<Winner> winners = store.winners(device);
+  for (WorkloadResult& row : rows) {
+    for (const Winner& winner : winners) {
+      if (!row.winner || Workload{winner.problem, winner.m} != row.workload) continue;
+      row.winner->m_lo = winner.m_lo;
+      row.winner->m_hi = winner.m_hi;
+    }
+  }
 }
 
 TuneResult tune_measured(const TuneOptions& options, Store& store, TuneObserver& observer) {

@@ -15,6 +15,11 @@ std::string describe_driver();
 // The time now, UTC, as "2026-11-22T14:00:00Z".
 std::string timestamp_now();
 
+// Gives the rows' winners the intervals of M that the store has them serve by now: every winner
+// stored divides the Ms of its problem anew, beside what earlier runs left.
+void renew_intervals(std::vector<WorkloadResult>& rows, const Store& store,
+                     const DeviceInfo& device);
+
 // Tunes every workload of the plan on the present GPU `options.ordinal`, which must be what
 // `options.device` describes. Every trial, winner and baseline is stored as soon as it is known;
 // what an earlier run with the same sources and protocol stored is not measured again.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -113,6 +114,8 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
   ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
   EXPECT_NE(tuned.out.find("prediction"), std::string::npos) << tuned.out;
+  const std::string unknown = "FP16 was not measured: whether it is faster is unknown";
+  EXPECT_NE(tuned.out.find(unknown), std::string::npos) << tuned.out;
   EXPECT_NE(tuned.out.find("dequantisations 2 and 3 are left out"), std::string::npos) << tuned.out;
 
   const auto shown = nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
@@ -123,7 +126,15 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
     EXPECT_EQ(winner.at("provenance"), "predicted");
     EXPECT_EQ(winner.at("spill_bytes"), 0);
     EXPECT_LE(winner.at("smem_bytes").get<int>(), 99 * 1024);
+    EXPECT_TRUE(winner.at("fp16_faster_by").is_null());
   }
+  EXPECT_EQ(shown[0].at("fp16_summary"), nlohmann::json::array({unknown}));
+  // The report and show speak of the same intervals.
+  std::ifstream stream(report);
+  const auto reported = nlohmann::json::parse(stream);
+  EXPECT_EQ(reported.at("fp16_intervals"), shown[0].at("fp16_intervals"));
+  EXPECT_EQ(reported.at("rows").at(0).at("m_hi"), 1);
+  EXPECT_TRUE(reported.at("rows").at(1).at("m_hi").is_null());
 
   const CommandResult export_run = w4tune_run("export " + exported + " --db " + db);
   ASSERT_EQ(export_run.exit_code, 0) << export_run.out;
@@ -139,6 +150,14 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
   // The same command again gives the same rows.
   ASSERT_EQ(w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db).exit_code, 0);
   EXPECT_EQ(nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out), shown);
+
+  // An M between them takes its part of what the file serves, and the report says so.
+  ASSERT_EQ(
+      w4tune_run("--gpu a40 --m 5 --shape 4096,1024 --db " + db + " --report " + report).exit_code,
+      0);
+  const auto between = nlohmann::json::parse(std::ifstream(report));
+  EXPECT_EQ(between.at("rows").at(0).at("m_lo"), 2);
+  EXPECT_EQ(between.at("rows").at(0).at("m_hi"), 5);
 }
 
 TEST(Cli, ServesGegluLikeAnyOtherOp) {

@@ -6,11 +6,13 @@
 #include <fstream>
 #include <sstream>
 
+#include "cache/store.h"
 #include "cli/table.h"
 #include "core/hash.h"
 #include "core/weight_layout.h"
 #include "generated/cache_sql.h"
 #include "templates/mma_pipe.h"
+#include "tests/cache/samples.h"
 #include "tests/cli/run_command.h"
 
 namespace w4tune {
@@ -99,6 +101,30 @@ TEST(Golden, Tables) {
   expect_golden(
       "table.txt",
       format_table({{">M", "kernel", ">us"}, {"1", "a b", "1.25"}, {"1024", "c", "100.50"}}));
+}
+
+// A cache with winners that FP16 beats, that beat it, and that nobody compared with it.
+TEST(Golden, Show) {
+  const samples::Folder folder;
+  const std::string db = folder.file("show.db");
+  {
+    Store store = Store::open(db, Store::Mode::kReadWrite);
+    const std::int64_t run = store.begin_run(samples::run_info());
+    store.put_compilation(samples::config(), samples::compilation());
+    std::vector<Winner> winners;
+    for (const auto& [m, baseline_us] :
+         {std::pair{1, 61.0}, {16, 45.0}, {512, 29.0}, {712, 28.0}, {1024, 0.0}}) {
+      winners.push_back(samples::winner(m, Provenance::kMeasured));
+      winners.back().baseline_us = baseline_us;
+    }
+    store.put_winners(run, samples::problem(), winners);
+    Winner fused = samples::winner(16, Provenance::kMeasured);
+    fused.problem.op = Op::kGeglu;
+    fused.baseline_us = 28.0;
+    store.put_winners(run, fused.problem, {fused});
+  }
+  expect_golden("show.txt", output_of("show --db " + db));
+  expect_golden("show.json", output_of("show --json --db " + db));
 }
 
 TEST(Golden, Help) {

@@ -46,6 +46,10 @@ TuneResult sample_result() {
   TuneResult result;
   result.ceilings = {600.0, 120.0, "cublaslt_8192"};
   result.rows = {sample_row(10, 5.0, 10.0), sample_row(968, 40.0, 20.0)};
+  result.rows[0].winner->m_lo = 1;
+  result.rows[0].winner->m_hi = 10;
+  result.rows[1].winner->m_lo = 11;
+  result.rows[1].winner->m_hi = kUnboundedM;
   result.rows.emplace_back();
   result.rows.back().workload = {{Op::kGemm, 4096, 1024, 128, Dtype::kF16}, 1024};
   return result;
@@ -59,9 +63,26 @@ TEST(Report, HasTheFieldsOfTheSchema) {
     EXPECT_TRUE(report.at("environment").contains(key)) << key;
   }
   const nlohmann::json& row = report.at("rows").at(0);
-  for (const char* key : {"op", "n", "k", "group", "dtype", "m", "provenance", "family", "config",
-                          "split_k", "time_us_median", "time_us_samples", "clock_mhz_median",
-                          "floor_us", "floor_fraction", "error", "baselines"}) {
+  for (const char* key : {"op",
+                          "n",
+                          "k",
+                          "group",
+                          "dtype",
+                          "m",
+                          "provenance",
+                          "family",
+                          "config",
+                          "split_k",
+                          "time_us_median",
+                          "time_us_samples",
+                          "clock_mhz_median",
+                          "floor_us",
+                          "floor_fraction",
+                          "error",
+                          "baselines",
+                          "m_lo",
+                          "m_hi",
+                          "fp16_faster_by"}) {
     EXPECT_TRUE(row.contains(key)) << key;
   }
   EXPECT_EQ(row.at("baselines").at("cublaslt_f16").at("time_us_samples").size(), 2U);
@@ -90,7 +111,34 @@ TEST(Report, SummaryNamesWhatIsLost) {
       summary.find("Geometric mean of the ratios over 2 cells: 1.00. The baseline is faster in 1."),
       std::string::npos)
       << summary;
-  EXPECT_NE(summary.find("| 1024 | untuned |"), std::string::npos);
+  EXPECT_NE(summary.find("| 1024 | | untuned |"), std::string::npos);
+}
+
+TEST(Report, SaysForEachIntervalWhetherFp16IsFaster) {
+  TuneResult result = sample_result();
+  nlohmann::json report = report_json(sample_run(), result);
+  EXPECT_EQ(report.at("rows").at(0).at("fp16_faster_by"), 0.0);
+  EXPECT_EQ(report.at("rows").at(1).at("fp16_faster_by"), 1.0);
+  EXPECT_TRUE(report.at("rows").at(1).at("m_hi").is_null());
+  ASSERT_EQ(report.at("fp16_intervals").size(), 2U);
+  EXPECT_EQ(report.at("fp16_intervals").at(1).at("m_lo"), 11);
+  std::string summary = markdown_summary(report);
+  for (const char* part :
+       {"| 10 | 1-10 | 5.00 |", "| not faster |", "| 968 | 11- | 40.00 |", "| faster by 100.0 % |",
+        "## Where FP16 is faster",
+        "- FP16 is faster for M from 11 on of gemm_n4096_k1024_g128_f16 (by up to 100.0 %)\n"}) {
+    EXPECT_NE(summary.find(part), std::string::npos) << part << " in\n" << summary;
+  }
+
+  result.rows[1].baseline.reset();
+  report = report_json(sample_run(), result);
+  EXPECT_TRUE(report.at("rows").at(1).at("fp16_faster_by").is_null());
+  summary = markdown_summary(report);
+  for (const char* part :
+       {"| unknown |", "- FP16 is nowhere faster where it was measured\n",
+        "- FP16 was not measured for M from 11 on of gemm_n4096_k1024_g128_f16: whether"}) {
+    EXPECT_NE(summary.find(part), std::string::npos) << part << " in\n" << summary;
+  }
 }
 
 TEST(Report, PredictedTimesStandBesideWhatTheyRestOn) {
