@@ -79,12 +79,11 @@ DeviceInfo read_device(const Statement& row) {
 std::optional<Composite> read_composite(const Statement& row) {
   const int slice_rows = row.integer("composite_slice_rows");
   if (slice_rows == 0) return std::nullopt;
-  return Composite{
-      .slice_rows = slice_rows,
-      .scratch_bytes = static_cast<std::size_t>(row.int64("composite_scratch_bytes")),
-      .time_us_median = row.real("composite_us_median"),
-      .time_us = decode_samples(row.bytes("composite_us_samples")),
-      .error_worst_ratio = row.real("composite_error_worst_ratio")};
+  return Composite{.slice_rows = slice_rows,
+                   .scratch_bytes = static_cast<std::size_t>(row.int64("composite_scratch_bytes")),
+                   .time_us_median = row.real("composite_us_median"),
+                   .time_us = decode_samples(row.bytes("composite_us_samples")),
+                   .error_worst_ratio = row.real("composite_error_worst_ratio")};
 }
 
 Winner read_winner(const Statement& row) {

@@ -63,7 +63,8 @@ SliceScratch slice_scratch(const Problem& problem, int slice_rows, int tokens) {
 SlicePlan plan_slices(const Workload& workload, std::size_t limit_bytes, std::size_t l2_bytes) {
   const Problem& problem = workload.problem;
   if (workload.m < kLeastCompositeTokens) {
-    return {.slice_rows = {}, .left_out = fmt::format("fewer than {} tokens", kLeastCompositeTokens)};
+    return {.slice_rows = {},
+            .left_out = fmt::format("fewer than {} tokens", kLeastCompositeTokens)};
   }
   const int rows = weight_rows(problem);
   const int most = most_rows(workload, limit_bytes);

@@ -14,7 +14,7 @@
 namespace w4tune {
 
 struct Composite {
-  int slice_rows = 0;             // weight rows dequantised at a time; the last slice may be shorter
+  int slice_rows = 0;  // weight rows dequantised at a time; the last slice may be shorter
   std::size_t scratch_bytes = 0;  // slice_scratch(...).total() at the M it was tuned for
   double time_us_median = 0.0;
   std::vector<double> time_us;  // samples of the final run, interleaved with the kernels'

@@ -48,7 +48,9 @@ struct Winner {
 
 // Times within this share of each other could not be told apart.
 inline constexpr double kTieShare = 0.01;
-inline bool beats(double time_us, double other_us) { return time_us * (1.0 + kTieShare) < other_us; }
+inline bool beats(double time_us, double other_us) {
+  return time_us * (1.0 + kTieShare) < other_us;
+}
 
 // Of the composite where there is one, else of the kernel.
 inline double served_us(const Winner& winner) {

@@ -169,10 +169,9 @@ struct CublasLtGemm::State {
     int returned = 0;
     cublasStatus_t status = lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                               &workspace_bytes, sizeof(workspace_bytes));
-    for (const auto operand : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
       if (status != CUBLAS_STATUS_SUCCESS) break;
       status =
           lt.preference_set(preference, operand, &product.alignment, sizeof(product.alignment));
@@ -247,8 +246,8 @@ void CublasLtGemm::run(int algorithm, const void* x, const void* w, void* y, voi
   const float beta = 0.0F;
   state.lt.check(
       state.lt.matmul(state.handle, state.desc, &alpha, w, state.w_layout, x, state.x_layout, &beta,
-                      y, state.y_layout, y, state.y_layout, &state.at(algorithm).algo,
-                      workspace, state.product.workspace_bytes, stream),
+                      y, state.y_layout, y, state.y_layout, &state.at(algorithm).algo, workspace,
+                      state.product.workspace_bytes, stream),
       "cublasLtMatmul");
 }
 

@@ -76,8 +76,7 @@ void SlicedProduct::run(const SliceKernels& kernels, const w4::GemmArgs& args, v
 
 // The rows of a slice are a packed weight of their own; geglu's come out as gate, then up.
 void SlicedProduct::dequantize_slice(const SliceKernels& kernels, const w4::GemmArgs& args,
-                                     int row_begin, int rows, void* weight,
-                                     CUstream stream) const {
+                                     int row_begin, int rows, void* weight, CUstream stream) const {
   const void* packed = advanced(args.w, static_cast<std::int64_t>(row_begin) * problem_.k / 2);
   int groups = num_groups(problem_);
   const void* scales = advanced(args.scales, static_cast<std::int64_t>(row_begin) * groups * 2);

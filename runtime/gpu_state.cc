@@ -152,8 +152,8 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
   const Schedule schedule = kernel.is_default
                                 ? default_schedule(footprint, problem, args.m, info_.sm_count)
                                 : kernel.schedule;
-  const LaunchPlan plan = fit_launch_plan(footprint, problem, args.m, schedule, workspace_->size(),
-                                          info_.sm_count);
+  const LaunchPlan plan =
+      fit_launch_plan(footprint, problem, args.m, schedule, workspace_->size(), info_.sm_count);
   if (plan.counter_count > 0) {
     const Workspace::Slot slot = workspace_->slot(stream);
     args.partials = slot.partials;
@@ -170,8 +170,8 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
   }
   CUtensorMap weights{};
   if (footprint.persistent) {
-    weights = map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile,
-                          footprint.depth_tile);
+    weights =
+        map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile, footprint.depth_tile);
   }
   void* params[] = {&args, &tokens, &weights};  // kernels without maps have fewer parameters
   w4tune::launch(kernel.function, plan.grid, plan.threads, plan.smem_bytes, stream, params,
@@ -192,8 +192,8 @@ std::shared_ptr<const SlicedProduct> GpuState::sliced_product(const TunedKernel&
   const auto known = products_.find(key);
   if (known != products_.end()) return known->second;
   if (products_.size() >= kMostProducts) products_.clear();
-  auto product = std::make_shared<const SlicedProduct>(
-      kernel.problem, kernel.composite->slice_rows, kernel.m, args.m, args.ldx, args.ldy);
+  auto product = std::make_shared<const SlicedProduct>(kernel.problem, kernel.composite->slice_rows,
+                                                       kernel.m, args.m, args.ldx, args.ldy);
   products_.emplace(key, product);
   return product;
 }

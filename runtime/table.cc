@@ -143,6 +143,7 @@ Table::Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> 
   sort_by_problem(defaults);
   for (Winner& winner : defaults) {
     const Problem key = default_key(winner.problem);
+    winner.composite.reset();  // of the example
     add(defaults_, key, std::move(winner));
     TunedKernel& kernel = kernels_.back();
     kernel.match_at_m = kernel.match_nearby = Match::kDefault;
@@ -230,8 +231,7 @@ int max_tokens(const Footprint& footprint, const Problem& problem, int split_k) 
 }
 
 LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, int m,
-                           const Schedule& schedule, const WorkspaceNeed& available,
-                           int sm_count) {
+                           const Schedule& schedule, const WorkspaceNeed& available, int sm_count) {
   const LaunchPlan plan = make_launch_plan(footprint, problem, m, schedule, sm_count);
   if (plan.partial_bytes <= available.partial_bytes &&
       plan.counter_count <= available.counter_count) {

@@ -101,7 +101,6 @@ Schedule default_schedule(const Footprint& footprint, const Problem& problem, in
 // The plan of a launch of `schedule` whose workspace holds `available`: split_k is lowered until it
 // fits.
 LaunchPlan fit_launch_plan(const Footprint& footprint, const Problem& problem, int m,
-                           const Schedule& schedule, const WorkspaceNeed& available,
-                           int sm_count);
+                           const Schedule& schedule, const WorkspaceNeed& available, int sm_count);
 
 }  // namespace w4tune

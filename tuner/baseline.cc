@@ -74,8 +74,8 @@ BaselineRun::BaselineRun(const GpuSession& gpu, const Protocol& protocol, const 
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < gemm_.size(); ++i) {
     const auto launch_on = [&, i](CUstream stream, int copy) {
-      gemm_.run(i, operands.x().as<void>(), weights.weight(copy), weights.y(),
-                weights.workspace(), stream);
+      gemm_.run(i, operands.x().as<void>(), weights.weight(copy), weights.y(), weights.workspace(),
+                stream);
     };
     try {
       auto graph = std::make_unique<MeasuredGraph>(gpu.stream(), gpu.clock(), protocol,

@@ -6,10 +6,10 @@
 #include "core/half.h"
 #include "core/stats.h"
 #include "gpu/buffer.h"
+#include "gpu/cublaslt.h"
 #include "gpu/driver.h"
 #include "gpu/event.h"
 #include "gpu/module.h"
-#include "gpu/cublaslt.h"
 
 namespace w4tune {
 namespace {

@@ -99,8 +99,8 @@ W4TUNE_API w4tune_status w4tune_open(const char* path, int device, const char* d
 /* With a file of kernels that serve any N and K for what `path` lacks; path may be NULL then. */
 W4TUNE_API w4tune_status w4tune_open_with_defaults(const char* path, const char* defaults_path,
                                                    int device, w4tune_dispatcher** dispatcher);
-/* What is served by dequantising and cuBLASLt gets a scratch of at most so many bytes; 0 forbids it,
- * and kernels serve. The other ways to open set no limit but that of the tuner. */
+/* What is served by dequantising and cuBLASLt gets a scratch of at most so many bytes; 0 forbids
+ * it, and kernels serve. The other ways to open set no limit but that of the tuner. */
 W4TUNE_API w4tune_status w4tune_open_with_limit(const char* path, int device,
                                                 size_t max_scratch_bytes,
                                                 w4tune_dispatcher** dispatcher);
