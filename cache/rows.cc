@@ -76,6 +76,16 @@ DeviceInfo read_device(const Statement& row) {
           .mma_denormals = read_flag(row, "mma_denormals")};
 }
 
+std::optional<Composite> read_composite(const Statement& row) {
+  const int slice_rows = row.integer("composite_slice_rows");
+  if (slice_rows == 0) return std::nullopt;
+  return Composite{.slice_rows = slice_rows,
+                   .scratch_bytes = static_cast<std::size_t>(row.int64("composite_scratch_bytes")),
+                   .time_us_median = row.real("composite_us_median"),
+                   .time_us = decode_samples(row.bytes("composite_us_samples")),
+                   .error_worst_ratio = row.real("composite_error_worst_ratio")};
+}
+
 Winner read_winner(const Statement& row) {
   return {.problem = {.op = parse_op(row.bytes("op")),
                       .n = row.integer("n"),
@@ -105,7 +115,8 @@ Winner read_winner(const Statement& row) {
           .error = read_error(row),
           .floor_us = row.real("floor_us"),
           .baseline_us = row.real("baseline_us"),
-          .tie_set = decode_candidates(row.bytes("tie_set"))};
+          .tie_set = decode_candidates(row.bytes("tie_set")),
+          .composite = read_composite(row)};
 }
 
 }  // namespace

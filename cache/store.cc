@@ -260,6 +260,7 @@ void Store::put_winners(std::int64_t run, const Problem& problem,
   const Owner owner = ensure_owner(run, problem);
   for (const Winner& winner : winners) {
     W4_CHECK(winner.problem == problem, "a winner of another problem");
+    const Composite composite = winner.composite.value_or(Composite{});
     Statement(database_, sql::text("upsert_winner.sql"))
         .bind(":device_id", owner.device_id)
         .bind(":problem_id", owner.problem_id)
@@ -287,6 +288,11 @@ void Store::put_winners(std::int64_t run, const Problem& problem,
         .bind(":error_relative_norm", winner.error.relative_norm)
         .bind(":error_max_abs", winner.error.max_abs)
         .bind(":tie_set", rows::encode_candidates(winner.tie_set))
+        .bind(":composite_slice_rows", composite.slice_rows)
+        .bind(":composite_scratch_bytes", composite.scratch_bytes)
+        .bind(":composite_us_median", composite.time_us_median)
+        .bind_blob(":composite_us_samples", rows::encode_samples(composite.time_us))
+        .bind(":composite_error_worst_ratio", composite.error_worst_ratio)
         .bind(":run_id", owner.run_id)
         .run();
   }

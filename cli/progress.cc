@@ -111,12 +111,12 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   const char* kind = winner.provenance == Provenance::kPredicted ? "predicted" : "measured ";
   std::string line =
       fmt::format("  M {:>4}  {} {:>8.2f} us  {:>3.0f} % of floor", result.workload.m, kind,
-                  winner.time_us_median, 100.0 * winner.floor_us / winner.time_us_median);
+                  served_us(winner), 100.0 * winner.floor_us / served_us(winner));
   if (result.baseline) {
-    line += fmt::format("  {:>5.2f}x {}", median(result.baseline->time_us) / winner.time_us_median,
+    line += fmt::format("  {:>5.2f}x {}", median(result.baseline->time_us) / served_us(winner),
                         result.baseline->name);
   }
-  line += "  " + to_string(winner.candidate);
+  line += "  " + served_text(winner);
   if (result.resumed) line += "  (from the cache)";
   print(line);
 }

@@ -40,27 +40,46 @@ nlohmann::json winner_json(const Winner& winner) {
                         {"time_us_median", winner.time_us_median},
                         {"floor_us", winner.floor_us},
                         {"floor_fraction", winner.floor_us / winner.time_us_median}};
-  out.update(fp16_json(winner.m_lo, winner.m_hi,
-                       fp16_faster_by(winner.time_us_median, winner.baseline_us)));
+  out.update(
+      fp16_json(winner.m_lo, winner.m_hi, fp16_faster_by(served_us(winner), winner.baseline_us)));
   out["baseline_us"] =
       winner.baseline_us > 0.0 ? nlohmann::json(winner.baseline_us) : nlohmann::json(nullptr);
   out["baseline_note"] = baseline_note(winner.problem);
+  out["served_us"] = served_us(winner);
+  out["composite"] = nullptr;
+  if (winner.composite) {
+    out["composite"] = {{"config", to_string(*winner.composite)},
+                        {"slice_rows", winner.composite->slice_rows},
+                        {"scratch_bytes", winner.composite->scratch_bytes},
+                        {"time_us_median", winner.composite->time_us_median}};
+  }
   nlohmann::json ties = nlohmann::json::array();
   for (const Candidate& tied : winner.tie_set) ties.push_back(to_string(tied));
   out["tie_set"] = std::move(ties);
   return out;
 }
 
+// The kernel, and before it the composite that serves in its place.
+std::string kernel_text(const Winner& winner) {
+  const std::string kernel = to_string(winner.candidate);
+  if (!winner.composite) return kernel;
+  return fmt::format("{}, {:.1f} MB of scratch; without it {:.2f} us by {}",
+                     to_string(*winner.composite),
+                     static_cast<double>(winner.composite->scratch_bytes) / (1024.0 * 1024.0),
+                     winner.time_us_median, kernel);
+}
+
 std::vector<std::string> winner_row(const Winner& winner) {
   const bool compared = winner.baseline_us > 0.0;
+  const double time_us = served_us(winner);
   return {interval_text(winner.m_lo, winner.m_hi),
           fmt::format("{}", winner.m),
           std::string(to_string(winner.provenance)),
-          fmt::format("{:.2f}", winner.time_us_median),
-          fmt::format("{:.0f} %", 100.0 * winner.floor_us / winner.time_us_median),
-          compared ? fmt::format("{:.2f}x", winner.baseline_us / winner.time_us_median) : "-",
-          fp16_text(fp16_faster_by(winner.time_us_median, winner.baseline_us)),
-          to_string(winner.candidate)};
+          fmt::format("{:.2f}", time_us),
+          fmt::format("{:.0f} %", 100.0 * winner.floor_us / time_us),
+          compared ? fmt::format("{:.2f}x", winner.baseline_us / time_us) : "-",
+          fp16_text(fp16_faster_by(time_us, winner.baseline_us)),
+          kernel_text(winner)};
 }
 
 bool is_wanted(const DeviceInfo& device, const std::string& gpu) {

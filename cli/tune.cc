@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -12,9 +13,10 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "core/stats.h"
+#include "gpu/cublaslt.h"
 #include "gpu/device.h"
 #include "templates/cost.h"
-#include "tuner/cublaslt.h"
+#include "tuner/composite_run.h"
 #include "tuner/fp16_intervals.h"
 #include "tuner/ranking.h"
 #include "tuner/report.h"
@@ -51,27 +53,35 @@ struct Options {
 };
 
 // Counts what each constraint rejected, for every workload and family; tunes nothing.
-int explain(const TuneOptions& options, bool as_json) {
+int explain(const TuneOptions& options, bool present, bool as_json) {
   nlohmann::json document = nlohmann::json::array();
   const auto rankings = rank_all(options.plan.workloads, options.device,
                                  options.max_workspace_bytes, options.threads);
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     const std::string workload = to_string(options.plan.workloads[i]);
-    for (const Ranking& ranking : rankings[i]) {
+    const auto add = [&](std::string_view family, std::uint64_t raw,
+                         const std::map<std::string, std::uint64_t>& reasons) {
       std::uint64_t rejected = 0;
-      for (const auto& [reason, count] : ranking.rejected) rejected += count;
-      const std::uint64_t kept = ranking.raw_count - rejected;
+      for (const auto& [reason, count] : reasons) rejected += count;
       document.push_back({{"workload", workload},
-                          {"family", ranking.family->id()},
-                          {"raw", ranking.raw_count},
-                          {"kept", kept},
-                          {"rejected", ranking.rejected}});
-      if (as_json) continue;
-      fmt::print("{}  {}: {} points, {} kept\n", workload, ranking.family->id(), ranking.raw_count,
-                 kept);
-      for (const auto& [reason, count] : ranking.rejected) {
-        fmt::print("  {:>9}  {}\n", count, reason);
-      }
+                          {"family", family},
+                          {"raw", raw},
+                          {"kept", raw - rejected},
+                          {"rejected", reasons}});
+      if (as_json) return;
+      fmt::print("{}  {}: {} points, {} kept\n", workload, family, raw, raw - rejected);
+      for (const auto& [reason, count] : reasons) fmt::print("  {:>9}  {}\n", count, reason);
+    };
+    for (const Ranking& ranking : rankings[i]) {
+      add(ranking.family->id(), ranking.raw_count, ranking.rejected);
+    }
+    // Its points are the slices that are measured; without one, a point that was left out.
+    SlicePlan plan{.slice_rows = {}, .left_out = "measured only, never predicted"};
+    if (present) plan = plan_composite(options.plan.workloads[i], options);
+    if (plan.slice_rows.empty()) {
+      add("dequant_cublas", 1, {{plan.left_out, 1}});
+    } else {
+      add("dequant_cublas", plan.slice_rows.size(), {});
     }
   }
   if (as_json) fmt::print("{}\n", document.dump(1));
@@ -118,7 +128,7 @@ void print_closing(const TuneResult& result, const Options& options) {
   int slower = 0;
   for (const WorkloadResult& row : result.rows) {
     if (!row.winner || !row.baseline) continue;
-    const double ratio = median(row.baseline->time_us) / row.winner->time_us_median;
+    const double ratio = median(row.baseline->time_us) / served_us(*row.winner);
     ratios.push_back(ratio);
     if (ratio < 1.0) ++slower;
   }
@@ -158,7 +168,7 @@ int run(const Options& options) {
     const Store known = Store::open(options.db, Store::Mode::kReadOnly);
     tune.device.mma_denormals = known.mma_denormals(tune.device);
   }
-  if (options.explain) return explain(tune, options.json);
+  if (options.explain) return explain(tune, target.present, options.json);
   if (options.dependent && !target.present) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("--dependent: dependent launches are measured, never predicted, and "
@@ -225,7 +235,9 @@ void add_tune(CLI::App& app, Action& action) {
   command->add_option("--evaluations", options->evaluations, "Candidates measured for a workload")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
-  command->add_option("--max-workspace", options->max_workspace, "Limit of the split's partials")
+  command
+      ->add_option("--max-workspace", options->max_workspace,
+                   "Limit of a split's partials and of dequant_cublas's scratch (0: neither)")
       ->type_name("SIZE")
       ->capture_default_str();
   command->add_option("--threads", options->threads, "Compiler threads")

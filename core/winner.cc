@@ -20,6 +20,10 @@ Provenance parse_provenance(std::string_view text) {
                                                 text));
 }
 
+std::string served_text(const Winner& winner) {
+  return winner.composite ? to_string(*winner.composite) : to_string(winner.candidate);
+}
+
 void assign_intervals(std::vector<Winner>& winners) {
   std::sort(winners.begin(), winners.end(),
             [](const Winner& a, const Winner& b) { return a.m < b.m; });

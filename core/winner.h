@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/composite.h"
 #include "core/launch_plan.h"
 #include "core/problem.h"
 #include "core/trial.h"
@@ -40,7 +42,22 @@ struct Winner {
   double floor_us = 0.0;           // the lower bound it is judged by
   double baseline_us = 0.0;        // cuBLASLt FP16 in the same run; 0 where not measured
   std::vector<Candidate> tie_set;  // measured candidates that could not be told from the winner
+  // Measured, and faster than the kernel: what serves where cuBLASLt and its scratch are to be had.
+  std::optional<Composite> composite = {};
 };
+
+// Times within this share of each other could not be told apart.
+inline constexpr double kTieShare = 0.01;
+inline bool beats(double time_us, double other_us) {
+  return time_us * (1.0 + kTieShare) < other_us;
+}
+
+// Of the composite where there is one, else of the kernel.
+inline double served_us(const Winner& winner) {
+  return winner.composite ? winner.composite->time_us_median : winner.time_us_median;
+}
+// The composite as text where there is one, else the candidate.
+std::string served_text(const Winner& winner);
 
 inline constexpr int kUnboundedM = 1 << 30;
 

@@ -37,6 +37,12 @@ Graph::~Graph() {
   if (exec_ != nullptr) driver().graph_exec_destroy(exec_);
 }
 
+RelaxedCapture::RelaxedCapture() {
+  check(driver().thread_exchange_stream_capture_mode(&mode_), "cuThreadExchangeStreamCaptureMode");
+}
+
+RelaxedCapture::~RelaxedCapture() { driver().thread_exchange_stream_capture_mode(&mode_); }
+
 void Graph::launch(CUstream stream) const {
   check(driver().graph_launch(exec_, stream), "cuGraphLaunch");
 }

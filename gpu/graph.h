@@ -30,4 +30,16 @@ class Graph {
   CUgraphExec exec_ = nullptr;
 };
 
+// Lets this thread allocate and load while it, or another thread, captures a graph.
+class RelaxedCapture {
+ public:
+  RelaxedCapture();
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+  ~RelaxedCapture();
+
+ private:
+  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
+};
+
 }  // namespace w4tune

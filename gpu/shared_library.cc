@@ -33,7 +33,13 @@ bool is_missing(std::string_view error, std::string_view candidate) {
 }  // namespace
 
 SharedLibrary SharedLibrary::open(std::span<const std::string> candidates, std::string_view what,
-                                  std::string_view remedy) {
+                                  std::string_view remedy, bool prefer_loaded) {
+  for (const std::string& candidate : candidates) {
+    if (!prefer_loaded) break;
+    if (void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)) {
+      return {handle, candidate, what, remedy};
+    }
+  }
   std::string reason;
   bool reason_is_missing = true;
   for (const std::string& candidate : candidates) {

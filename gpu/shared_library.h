@@ -12,9 +12,10 @@ namespace w4tune {
 class SharedLibrary {
  public:
   // Opens the first candidate (file name or path) that loads. On a miss throws Error{kEnvironment}:
-  // "cannot load <what>: <why>. <remedy>".
+  // "cannot load <what>: <why>. <remedy>". With `prefer_loaded` one that this process has loaded
+  // already goes before all others: the library that PyTorch brought, say.
   static SharedLibrary open(std::span<const std::string> candidates, std::string_view what,
-                            std::string_view remedy);
+                            std::string_view remedy, bool prefer_loaded = false);
 
   SharedLibrary(SharedLibrary&& other) noexcept;
   SharedLibrary& operator=(SharedLibrary&& other) noexcept;

@@ -143,13 +143,6 @@ PyObject* device_name(PyObject* /*self*/, PyObject* const* values, Py_ssize_t co
   return arguments.ok() ? PyUnicode_FromString(w4tune_device_name(dispatcher)) : nullptr;
 }
 
-// dram_gbps(dispatcher) -> float: memory bandwidth of its GPU
-PyObject* dram_gbps(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
-  Arguments arguments("dram_gbps", values, count, 1);
-  const w4tune_dispatcher* const dispatcher = arguments.dispatcher();
-  return arguments.ok() ? PyFloat_FromDouble(w4tune_dram_gbps(dispatcher)) : nullptr;
-}
-
 // problem(op, n, k, group_size, dtype) -> bytes, what the functions below take
 PyObject* make_problem(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
   Arguments arguments("problem", values, count, 5);
@@ -174,7 +167,8 @@ PyObject* packed_sizes(PyObject* /*self*/, PyObject* const* values, Py_ssize_t c
   return Py_BuildValue("nn", static_cast<Py_ssize_t>(weight), static_cast<Py_ssize_t>(scales));
 }
 
-// select(dispatcher, problem, m) -> (match, config, reason, time_us, fp16_us, floor_us)
+// select(dispatcher, problem, m) -> (match, config, reason, time_us, fp16_us, floor_us,
+// scratch_bytes)
 PyObject* select(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
   Arguments arguments("select", values, count, 3);
   const w4tune_dispatcher* const dispatcher = arguments.dispatcher();
@@ -183,9 +177,10 @@ PyObject* select(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) 
   if (!arguments.ok()) return nullptr;
   w4tune_selection selection{};
   if (w4tune_select(dispatcher, &problem, m, &selection) != W4TUNE_OK) return raise_last_error();
-  return Py_BuildValue("sssfff", w4tune_match_name(selection.match),
+  return Py_BuildValue("sssfffn", w4tune_match_name(selection.match),
                        w4tune_selection_config(&selection), selection.reason, selection.time_us,
-                       selection.fp16_us, selection.floor_us);
+                       selection.fp16_us, selection.floor_us,
+                       static_cast<Py_ssize_t>(w4tune_selection_scratch_bytes(&selection)));
 }
 
 // launch(dispatcher, problem, x, w, scales, y, m, ldx, dependent, stream) -> match as w4tune_match
@@ -252,21 +247,6 @@ PyObject* dequantize(PyObject* /*self*/, PyObject* const* values, Py_ssize_t cou
   }));
 }
 
-// activate(dispatcher, dtype, h, y, m, n, stream)
-PyObject* activate(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
-  Arguments arguments("activate", values, count, 7);
-  const w4tune_dispatcher* const dispatcher = arguments.dispatcher();
-  const int dtype = arguments.small();
-  const void* const h = arguments.pointer();
-  void* const y = arguments.pointer();
-  const int m = arguments.small();
-  const int n = arguments.small();
-  void* const stream = arguments.pointer();
-  if (!arguments.ok()) return nullptr;
-  return finish(
-      without_gil([&] { return w4tune_activate(dispatcher, dtype, h, y, m, n, stream); }));
-}
-
 // rotate(dispatcher, dtype, x, permutation or 0, blocks, y, m, width, block, ldx, stream)
 PyObject* rotate(PyObject* /*self*/, PyObject* const* values, Py_ssize_t count) {
   Arguments arguments("rotate", values, count, 11);
@@ -298,14 +278,12 @@ PyMethodDef method(const char* name, FastCall function) {
 PyMODINIT_FUNC PyInit__native() {
   static PyMethodDef methods[] = {method("open", open_dispatcher),
                                   method("device_name", device_name),
-                                  method("dram_gbps", dram_gbps),
                                   method("problem", make_problem),
                                   method("packed_sizes", packed_sizes),
                                   method("select", select),
                                   method("launch", launch),
                                   method("pack", pack),
                                   method("dequantize", dequantize),
-                                  method("activate", activate),
                                   method("rotate", rotate),
                                   {nullptr, nullptr, 0, nullptr}};
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT,

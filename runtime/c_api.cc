@@ -133,6 +133,18 @@ w4tune_status w4tune_open_with_defaults(const char* path, const char* defaults_p
   });
 }
 
+w4tune_status w4tune_open_with_limit(const char* path, int device, size_t max_scratch_bytes,
+                                     w4tune_dispatcher** dispatcher) {
+  return guarded([&] {
+    constexpr const char* kCall = "w4tune_open_with_limit";
+    w4tune_dispatcher*& out = required(dispatcher, kCall, "dispatcher");
+    w4tune::OpenOptions options;
+    options.device = device;
+    options.max_scratch_bytes = max_scratch_bytes;
+    out = new w4tune_dispatcher{w4tune::Dispatcher::open(&required(path, kCall, "path"), options)};
+  });
+}
+
 void w4tune_close(w4tune_dispatcher* dispatcher) { delete dispatcher; }
 
 const char* w4tune_device_name(const w4tune_dispatcher* dispatcher) {
@@ -159,6 +171,10 @@ w4tune_status w4tune_select(const w4tune_dispatcher* dispatcher, const w4tune_pr
 
 const char* w4tune_selection_config(const w4tune_selection* selection) {
   return selection == nullptr ? "" : w4tune::to_selection(*selection).config();
+}
+
+size_t w4tune_selection_scratch_bytes(const w4tune_selection* selection) {
+  return selection == nullptr ? 0 : w4tune::to_selection(*selection).scratch_bytes();
 }
 
 w4tune_status w4tune_launch(const w4tune_dispatcher* dispatcher, const w4tune_selection* selection,

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
 #include "core/gemm_args.h"
 #include "core/problem.h"
+#include "gpu/cublaslt.h"
 #include "runtime/device_rows.h"
 #include "runtime/gpu_state.h"
 #include "runtime/table.h"
@@ -62,6 +64,13 @@ w4::GemmArgs checked_args(const TunedKernel& kernel, const Problem& problem,
   return args;
 }
 
+// What composites may use: nothing where the file has some and cuBLASLt is not to be had.
+std::size_t scratch_limit(const std::vector<Winner>& winners, std::size_t wanted) {
+  const bool any = std::any_of(winners.begin(), winners.end(),
+                               [](const Winner& winner) { return winner.composite.has_value(); });
+  return any && CublasLt::available() ? wanted : 0;
+}
+
 }  // namespace
 
 class Dispatcher::Impl {
@@ -71,7 +80,8 @@ class Dispatcher::Impl {
     if (!gpu_) {
       DeviceRows rows = load_device_rows(path, options.device_name);
       device_name_ = rows.device.info.name;
-      table_ = std::make_unique<Table>(std::move(rows.device.winners), rows.is_same_gpu);
+      table_ = std::make_unique<Table>(std::move(rows.device.winners), rows.is_same_gpu,
+                                       std::vector<Winner>{}, options.max_scratch_bytes);
       return;
     }
     const DeviceInfo& info = gpu_->info();
@@ -85,8 +95,9 @@ class Dispatcher::Impl {
       tuned = find_device_rows(path, info).value_or(DeviceRows{});
     }
     device_name_ = tuned.device.info.name;
+    const std::size_t limit = scratch_limit(tuned.device.winners, options.max_scratch_bytes);
     table_ = std::make_unique<Table>(std::move(tuned.device.winners), tuned.is_same_gpu,
-                                     std::move(defaults.device.winners));
+                                     std::move(defaults.device.winners), limit);
     gpu_->load({&tuned, &defaults}, *table_);
   }
 
@@ -110,6 +121,10 @@ class Dispatcher::Impl {
 
 const char* Selection::config() const noexcept {
   return kernel == nullptr ? "" : kernel->config.c_str();
+}
+
+std::size_t Selection::scratch_bytes() const noexcept {
+  return kernel == nullptr || !kernel->composite ? 0 : kernel->composite->scratch_bytes;
 }
 
 const char* match_name(Match match) noexcept { return to_string(match).data(); }
@@ -200,7 +215,8 @@ std::vector<ServedInterval> Dispatcher::intervals() const {
                          .match = kernel.match_at_m,
                          .time_us_median = kernel.time_us_median,
                          .floor_us = kernel.floor_us,
-                         .baseline_us = kernel.baseline_us});
+                         .baseline_us = kernel.baseline_us,
+                         .scratch_bytes = kernel.composite ? kernel.composite->scratch_bytes : 0});
   }
   return intervals;
 }

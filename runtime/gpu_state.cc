@@ -28,17 +28,12 @@ struct UtilityNames {
 constexpr std::array<UtilityNames, 4> kUtilities = {
     {{"pack_weights", {"w4_pack_weight", "w4_pack_weight"}},
      {"dequantize", {"w4_dequantize_f16", "w4_dequantize_bf16"}},
-     {"activate", {"w4_activate_f16", "w4_activate_bf16"}},
+     {"activate", {"w4_activate_rows_f16", "w4_activate_rows_bf16"}},
      {"rotate", {"w4_rotate_f16", "w4_rotate_bf16"}}}};
 
 constexpr int kDependentSm = 90;              // dependent launches from here on
-constexpr std::uint32_t kThreads = 256;       // of a CTA of any utility kernel
-constexpr std::size_t kMaxStriding = 4096;    // CTAs; kernels that stride do the rest
+constexpr std::size_t kMostProducts = 512;    // remembered; then they are asked for anew
 constexpr std::uint32_t kRotationTokens = 8;  // of a thread: w4::rotate in device/utility.cu
-
-std::uint32_t striding_grid(std::size_t threads) {
-  return static_cast<std::uint32_t>(std::min((threads + kThreads - 1) / kThreads, kMaxStriding));
-}
 
 const std::string& cubin_of(const std::vector<const DeviceRows*>& layers, const std::string& key) {
   for (const DeviceRows* rows : layers) {
@@ -93,6 +88,8 @@ GpuState::GpuState(int device) : context_(device), info_(query_device(context_.d
 GpuState::~GpuState() {
   try {
     const ContextScope scope(context_.handle());
+    products_.clear();
+    scratch_.reset();
     workspace_.reset();
     utilities_.reset();
     kernels_.clear();
@@ -130,6 +127,8 @@ void GpuState::load(const std::vector<const DeviceRows*>& layers, Table& table) 
     }
   }
   workspace_.emplace(table.workspace_need(info_.sm_count));
+  scratch_.emplace(WorkspaceNeed{.partial_bytes = table.scratch_bytes()});
+  if (table.scratch_bytes() > 0) CublasLt::get().prepare();
 }
 
 CUfunction GpuState::utility(Utility utility, Dtype dtype) const {
@@ -145,6 +144,10 @@ CUfunction GpuState::utility(Utility utility, Dtype dtype) const {
 void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::GemmArgs args,
                       CUstream stream, bool dependent) {
   const ContextScope scope(context_.handle());
+  if (kernel.composite) {
+    launch_slices(kernel, args, stream);
+    return;
+  }
   const Footprint& footprint = kernel.footprint;
   const Schedule schedule = kernel.is_default
                                 ? default_schedule(footprint, problem, args.m, info_.sm_count)
@@ -175,6 +178,26 @@ void GpuState::launch(const TunedKernel& kernel, const Problem& problem, w4::Gem
                  plan.cluster, dependent);
 }
 
+void GpuState::launch_slices(const TunedKernel& kernel, const w4::GemmArgs& args, CUstream stream) {
+  const Dtype dtype = kernel.problem.dtype;
+  const SliceKernels kernels{.dequantize = utility(Utility::kDequantize, dtype),
+                             .activate = utility(Utility::kActivate, dtype)};
+  sliced_product(kernel, args)->run(kernels, args, scratch_->slot(stream).partials, stream);
+}
+
+std::shared_ptr<const SlicedProduct> GpuState::sliced_product(const TunedKernel& kernel,
+                                                              const w4::GemmArgs& args) {
+  const std::lock_guard lock(products_mutex_);
+  const ProductKey key{&kernel, args.m, args.ldx, args.ldy};
+  const auto known = products_.find(key);
+  if (known != products_.end()) return known->second;
+  if (products_.size() >= kMostProducts) products_.clear();
+  auto product = std::make_shared<const SlicedProduct>(kernel.problem, kernel.composite->slice_rows,
+                                                       kernel.m, args.m, args.ldx, args.ldy);
+  products_.emplace(key, product);
+  return product;
+}
+
 void GpuState::pack_weights(const Problem& problem, const UnpackedWeight& weight, void* packed_w,
                             void* packed_scales, CUstream stream) const {
   const CUfunction function = utility(Utility::kPack, problem.dtype);
@@ -191,7 +214,7 @@ void GpuState::pack_weights(const Problem& problem, const UnpackedWeight& weight
   void* params[] = {&nibbles, &scales, &packed_w, &packed_scales, &rows,
                     &n,       &k,      &groups,   &geglu,         &flip};
   const std::size_t words = weight_bytes(problem) / sizeof(std::uint32_t);
-  w4tune::launch(function, striding_grid(words), kThreads, 0, stream, params);
+  w4tune::launch(function, striding_grid(words), kUtilityThreads, 0, stream, params);
 }
 
 void GpuState::dequantize(const Problem& problem, const void* packed_w, const void* packed_scales,
@@ -206,15 +229,16 @@ void GpuState::dequantize(const Problem& problem, const void* packed_w, const vo
   void* params[] = {&packed_w, &packed_scales, &w, &rows, &n, &k, &groups, &geglu};
   // A lane for 32 weights.
   const auto weights = static_cast<std::size_t>(rows) * static_cast<std::size_t>(k);
-  w4tune::launch(function, striding_grid(weights / 32), kThreads, 0, stream, params);
+  w4tune::launch(function, striding_grid(weights / 32), kUtilityThreads, 0, stream, params);
 }
 
 void GpuState::activate(Dtype dtype, const void* h, void* y, int m, int n, CUstream stream) const {
   const CUfunction function = utility(Utility::kActivate, dtype);
   const ContextScope scope(context_.handle());
-  void* params[] = {&h, &y, &m, &n};
+  long long ldy = n;
+  void* params[] = {&h, &y, &m, &n, &ldy};
   const auto outputs = static_cast<std::size_t>(m) * static_cast<std::size_t>(n);
-  w4tune::launch(function, striding_grid(outputs / 8), kThreads, 0, stream, params);
+  w4tune::launch(function, striding_grid(outputs / 8), kUtilityThreads, 0, stream, params);
 }
 
 void GpuState::rotate(const Rotation& rotation, CUstream stream) const {
@@ -223,12 +247,12 @@ void GpuState::rotate(const Rotation& rotation, CUstream stream) const {
   Rotation r = rotation;
   if (r.ldx == 0) r.ldx = r.width;
   int columns = static_cast<int>(std::bit_ceil(static_cast<unsigned>(std::max(r.block, 16))));
-  const auto tokens = kThreads / static_cast<std::uint32_t>(columns) * kRotationTokens;
+  const auto tokens = kUtilityThreads / static_cast<std::uint32_t>(columns) * kRotationTokens;
   const auto blocks = static_cast<std::uint32_t>((r.width + r.block - 1) / r.block);
   const std::uint32_t grid = blocks * ((static_cast<std::uint32_t>(r.m) + tokens - 1) / tokens);
   void* params[] = {&r.x,     &r.permutation, &r.blocks, &r.y,  &r.m,
                     &r.width, &r.block,       &columns,  &r.ldx};
-  w4tune::launch(function, grid, kThreads, 0, stream, params);
+  w4tune::launch(function, grid, kUtilityThreads, 0, stream, params);
 }
 
 }  // namespace w4tune

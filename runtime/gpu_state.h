@@ -1,4 +1,4 @@
-// GpuState: what a Dispatcher holds on the GPU: its context, kernels and workspace.
+// GpuState: what a Dispatcher holds on the GPU: its context, kernels, workspace and scratch.
 //
 // Any thread may launch; whatever context is current to it stays so.
 #pragma once
@@ -8,12 +8,17 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "core/device_info.h"
 #include "core/gemm_args.h"
 #include "gpu/module.h"
+#include "gpu/sliced_product.h"
 #include "runtime/device_rows.h"
 #include "runtime/table.h"
 #include "runtime/workspace.h"
@@ -68,8 +73,9 @@ class GpuState {
   // these rows; called once. Utility kernels come from the last rows that have them.
   void load(const std::vector<const DeviceRows*>& layers, Table& table);
 
-  // Enqueues, as a dependent launch where `dependent` is set and the kernel may; partials, counters
-  // and schedule of `args` are filled in here. `problem` has the n and k of `args`.
+  // Enqueues the kernel, as a dependent launch where `dependent` is set and it may, or the plain
+  // launches of its composite; partials, counters and schedule of `args` are filled in here.
+  // `problem` has the n and k of `args`.
   void launch(const TunedKernel& kernel, const Problem& problem, w4::GemmArgs args, CUstream stream,
               bool dependent);
 
@@ -84,6 +90,11 @@ class GpuState {
   // Kernels of the utility module, each for both dtypes.
   enum class Utility : std::uint8_t { kPack, kDequantize, kActivate, kRotate, kCount };
 
+  void launch_slices(const TunedKernel& kernel, const w4::GemmArgs& args, CUstream stream);
+  // What cuBLASLt knows of a composite at this shape; remembered.
+  std::shared_ptr<const SlicedProduct> sliced_product(const TunedKernel& kernel,
+                                                      const w4::GemmArgs& args);
+
   // Throws Error{kNotFound} where the files have none.
   [[nodiscard]] CUfunction utility(Utility utility, Dtype dtype) const;
 
@@ -94,6 +105,11 @@ class GpuState {
   std::array<std::array<CUfunction, 2>, static_cast<std::size_t>(Utility::kCount)>
       utility_functions_{};  // by utility and dtype; nullptr: none
   std::optional<Workspace> workspace_;
+  std::optional<Workspace> scratch_;  // of composites, as partials
+  // By kernel, m, ldx and ldy.
+  using ProductKey = std::tuple<const TunedKernel*, int, long long, long long>;
+  std::mutex products_mutex_;
+  std::map<ProductKey, std::shared_ptr<const SlicedProduct>> products_;
 };
 
 }  // namespace w4tune

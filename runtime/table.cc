@@ -25,6 +25,13 @@ static_assert(kUnboundedTokens == kUnboundedM);
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+bool is_possible(const Winner& winner, const Composite& composite) {
+  return composite.slice_rows >= kSliceUnit && composite.slice_rows % kSliceUnit == 0 &&
+         composite.slice_rows <= weight_rows(winner.problem) &&
+         composite.scratch_bytes ==
+             slice_scratch(winner.problem, composite.slice_rows, winner.m).total();
+}
+
 void check_winner(const Winner& winner) {
   validate(winner.problem);
   const Footprint& f = winner.footprint;
@@ -33,7 +40,8 @@ void check_winner(const Winner& winner) {
                        winner.m_hi <= kUnboundedM && f.row_tile >= 1 && f.token_tile >= 1 &&
                        f.depth_tile >= 1 && f.threads >= 1 && f.threads <= 1024 &&
                        f.smem_bytes >= 0 && s.split_k >= 1 && s.raster >= 1 &&
-                       max_tokens(f, winner.problem, s.split_k) >= winner.m;
+                       max_tokens(f, winner.problem, s.split_k) >= winner.m &&
+                       (!winner.composite || is_possible(winner, *winner.composite));
   if (is_sane) return;
   throw Error(ErrorCode::kDatabase,
               fmt::format("the cache is damaged: the winner of {} is not possible. Restore a copy, "
@@ -41,7 +49,7 @@ void check_winner(const Winner& winner) {
                           to_string(Workload{winner.problem, winner.m})));
 }
 
-TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu) {
+TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu, std::size_t max_scratch_bytes) {
   check_winner(winner);
   TunedKernel kernel;
   if (winner.provenance == Provenance::kPredicted) {
@@ -63,6 +71,11 @@ TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu) {
   kernel.time_us_median = winner.time_us_median;
   kernel.floor_us = winner.floor_us;
   kernel.baseline_us = winner.baseline_us;
+  if (winner.composite && winner.composite->scratch_bytes <= max_scratch_bytes) {
+    kernel.composite = std::move(winner.composite);
+    kernel.time_us_median = kernel.composite->time_us_median;
+    kernel.config = to_string(*kernel.composite);
+  }
   return kernel;
 }
 
@@ -112,12 +125,13 @@ Schedule default_schedule(const Footprint& footprint, const Problem& problem, in
   return {.split_k = std::min(most, ceil_div(sm_count, tiles)), .raster = 1};
 }
 
-Table::Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults) {
+Table::Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults,
+             std::size_t max_scratch_bytes) {
   const auto add = [&](std::vector<Range>& ranges, const Problem& problem, Winner&& winner) {
     if (ranges.empty() || ranges.back().problem != problem) {
       ranges.push_back({problem, kernels_.size(), kernels_.size()});
     }
-    kernels_.push_back(tuned_kernel(std::move(winner), is_same_gpu));
+    kernels_.push_back(tuned_kernel(std::move(winner), is_same_gpu, max_scratch_bytes));
     m_hi_.push_back(kernels_.back().m_hi);
     ranges.back().end = kernels_.size();
   };
@@ -129,6 +143,7 @@ Table::Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> 
   sort_by_problem(defaults);
   for (Winner& winner : defaults) {
     const Problem key = default_key(winner.problem);
+    winner.composite.reset();  // of the example
     add(defaults_, key, std::move(winner));
     TunedKernel& kernel = kernels_.back();
     kernel.match_at_m = kernel.match_nearby = Match::kDefault;
@@ -198,6 +213,14 @@ WorkspaceNeed Table::workspace_need(int sm_count) const {
     add(plan.partial_bytes, plan.counter_count);
   }
   return need;
+}
+
+std::size_t Table::scratch_bytes() const {
+  std::size_t most = 0;
+  for (const TunedKernel& kernel : kernels_) {
+    if (kernel.composite) most = std::max(most, kernel.composite->scratch_bytes);
+  }
+  return most;
 }
 
 // In 64 bits: a grid has 2^31 - 1 CTAs at most.

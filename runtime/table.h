@@ -4,6 +4,8 @@
 #include <cuda.h>
 
 #include <cstddef>
+#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,8 @@ struct TunedKernel {
   double time_us_median = 0.0;
   double floor_us = 0.0;
   double baseline_us = 0.0;
+  // Serves in place of the kernel; what its file says of it, where it is admitted.
+  std::optional<Composite> composite;
   CUfunction function = nullptr;  // nullptr: loaded for looking only
 };
 
@@ -42,8 +46,10 @@ class Table {
  public:
   // `is_same_gpu`: the winners are of the very GPU that they serve. `defaults` serve any N and K
   // whose op, dtype and group they have (one scale for each output is a group of its own kind).
+  // Composites whose scratch has at most `max_scratch_bytes` serve in place of their kernels.
   // Throws Error{kDatabase} for a winner that no tuner could have written.
-  Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults = {});
+  Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults = {},
+        std::size_t max_scratch_bytes = std::numeric_limits<std::size_t>::max());
 
   // As Dispatcher::select.
   [[nodiscard]] Selection select(const Problem& problem, int m) const noexcept;
@@ -58,6 +64,8 @@ class Table {
   // The largest need of any kernel at the largest M it was tuned for, and of the defaults on a GPU
   // of `sm_count` SMs.
   [[nodiscard]] WorkspaceNeed workspace_need(int sm_count) const;
+  // The largest scratch of any composite that serves; 0 where none does.
+  [[nodiscard]] std::size_t scratch_bytes() const;
 
  private:
   struct Range {

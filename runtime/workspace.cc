@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "gpu/driver.h"
+#include "gpu/graph.h"
 #include "gpu/stream.h"
 #include "w4tune/error.h"
 
@@ -16,21 +17,6 @@ std::size_t counter_bytes(const WorkspaceNeed& need) {
   const std::size_t bytes = need.counter_count * sizeof(unsigned int);
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
-
-// Lets this thread allocate while it, or another thread, captures a graph.
-class RelaxedCapture {
- public:
-  RelaxedCapture() {
-    check(driver().thread_exchange_stream_capture_mode(&mode_),
-          "cuThreadExchangeStreamCaptureMode");
-  }
-  RelaxedCapture(const RelaxedCapture&) = delete;
-  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
-  ~RelaxedCapture() { driver().thread_exchange_stream_capture_mode(&mode_); }
-
- private:
-  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
-};
 
 std::size_t first_place(std::uintptr_t key) {
   // Fibonacci hashing: handles are multiples of 16 and more.
@@ -86,6 +72,7 @@ Workspace::Slot Workspace::make_slot(std::uintptr_t key) {
 Buffer Workspace::zeroed_memory() const {
   const RelaxedCapture relaxed;
   Buffer memory(counter_bytes(need_) + need_.partial_bytes);
+  if (counter_bytes(need_) == 0) return memory;
   const Stream stream;  // not the caller's, which may be capturing
   check(driver().memset_d8_async(memory.address(), 0, counter_bytes(need_), stream.handle()),
         "cuMemsetD8Async");

@@ -44,7 +44,7 @@ const std::map<std::string, Names> kThirdParty = {
     {"CLI", {"cli"}},
     {"cuda.h", {"gpu", "tuner", "runtime"}},
     {"nvrtc.h", {"gpu"}},
-    {"cublasLt.h", {"tuner"}},
+    {"cublasLt.h", {"gpu"}},
     {"Python.h", {"python"}},
     {"boost", {}},
     {"gtest", {}},

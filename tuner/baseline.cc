@@ -58,6 +58,7 @@ BaselineOperands::BaselineOperands(const Operands& operands, std::size_t l2_byte
   }
   y_ = Buffer(static_cast<std::size_t>(operands.max_m()) *
               static_cast<std::size_t>(weight_rows(problem)) * 2);
+  workspace_ = Buffer(CublasLtProduct::kDefaultWorkspaceBytes);
 }
 
 const void* BaselineOperands::weight(int copy) const {
@@ -66,11 +67,15 @@ const void* BaselineOperands::weight(int copy) const {
 
 BaselineRun::BaselineRun(const GpuSession& gpu, const Protocol& protocol, const Operands& operands,
                          const BaselineOperands& weights, int m)
-    : gemm_(m, weight_rows(operands.problem()), operands.problem().k, operands.problem().dtype) {
+    : gemm_({.m = m,
+             .n = weight_rows(operands.problem()),
+             .k = operands.problem().k,
+             .dtype = operands.problem().dtype}) {
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < gemm_.size(); ++i) {
     const auto launch_on = [&, i](CUstream stream, int copy) {
-      gemm_.run(i, operands.x().as<void>(), weights.weight(copy), weights.y(), stream);
+      gemm_.run(i, operands.x().as<void>(), weights.weight(copy), weights.y(), weights.workspace(),
+                stream);
     };
     try {
       auto graph = std::make_unique<MeasuredGraph>(gpu.stream(), gpu.clock(), protocol,

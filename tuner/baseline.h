@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cache/store.h"
-#include "tuner/cublaslt.h"
+#include "gpu/cublaslt.h"
 #include "tuner/gpu_session.h"
 #include "tuner/measure.h"
 #include "tuner/operands.h"
@@ -31,12 +31,14 @@ class BaselineOperands {
   [[nodiscard]] int copies() const { return copies_; }
   [[nodiscard]] const void* weight(int copy) const;
   [[nodiscard]] void* y() const { return y_.as<void>(); }
+  [[nodiscard]] void* workspace() const { return workspace_.as<void>(); }
 
  private:
   std::size_t copy_bytes_ = 0;
   int copies_ = 0;
   Buffer weights_;
   Buffer y_;
+  Buffer workspace_;
 };
 
 // cuBLASLt on one workload: its best algorithm, found by a first round of samples.

@@ -128,6 +128,7 @@ WorkloadResult bench_one(const Winner& stored, const std::string& cubin, Problem
   winner.provenance = Provenance::kMeasured;
   winner.time_us = samples[0].time_us;
   winner.clock_mhz = samples[0].clock_mhz;
+  winner.composite.reset();  // kernels are what bench measures
   winner.time_us_median = median(winner.time_us);
   winner.floor_us = floor;
   if (baseline) {

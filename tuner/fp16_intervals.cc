@@ -90,7 +90,7 @@ std::vector<Fp16Interval> fp16_intervals(const std::vector<Winner>& winners) {
   std::vector<Fp16Interval> intervals;
   for (const Winner& winner : winners) {
     intervals.push_back({winner.problem, winner.m_lo, winner.m_hi,
-                         fp16_faster_by(winner.time_us_median, winner.baseline_us)});
+                         fp16_faster_by(served_us(winner), winner.baseline_us)});
   }
   return merged(std::move(intervals));
 }

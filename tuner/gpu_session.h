@@ -42,6 +42,9 @@ class GpuSession {
   void launch_gemm(const LoadedKernel& kernel, const Problem& problem, Schedule schedule,
                    w4::GemmArgs args, CUstream stream, bool dependent = false) const;
 
+  // Scratch of max_workspace_bytes, which kernels that split use for their partials.
+  [[nodiscard]] void* workspace() const { return partials_.as<void>(); }
+
   // Counters as a fresh launch expects them, whatever the last kernel left behind.
   void reset_counters();
 

@@ -23,6 +23,7 @@ struct TuneOptions {
   int ordinal = 0;        // of the GPU that measures
   int evaluations = 80;   // candidates measured for each workload
   double budget_s = 0.0;  // wall-clock for the run; 0: no limit
+  // Of a split's partials, and of a composite's scratch.
   std::size_t max_workspace_bytes = std::size_t{64} << 20;
   int threads = 1;                // that compile
   std::string device_dir;         // device sources read from here instead of the embedded ones
@@ -46,6 +47,7 @@ struct WorkloadResult {
   std::optional<Winner> winner;      // none: untuned
   std::optional<Baseline> baseline;  // none: not measured
   double predicted_us = 0.0;         // the cost model's word for the winner
+  std::string composite_left_out;    // why the winner has no composite; "" where it has
   int evaluated = 0;                 // candidates measured in this run
   int failed = 0;                    // candidates that did not work
   int reused = 0;                    // candidates known from an earlier run

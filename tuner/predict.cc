@@ -138,6 +138,7 @@ class PredictedRun {
       if (trial.outcome == Outcome::kOk) {
         row.winner = winner(trial, compilation, footprint, predicted, floor);
         row.predicted_us = predicted;
+        row.composite_left_out = "measured only, never predicted";
       } else {
         ++row.failed;
       }

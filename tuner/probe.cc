@@ -6,10 +6,10 @@
 #include "core/half.h"
 #include "core/stats.h"
 #include "gpu/buffer.h"
+#include "gpu/cublaslt.h"
 #include "gpu/driver.h"
 #include "gpu/event.h"
 #include "gpu/module.h"
-#include "tuner/cublaslt.h"
 
 namespace w4tune {
 namespace {
@@ -57,9 +57,11 @@ double matrix_tflops(const Stream& stream) {
   x.upload(host.data(), host.size() * 2);
   std::reverse(host.begin(), host.end());
   w.upload(host.data(), host.size() * 2);
-  const CublasLtGemm gemm(kMatrix, kMatrix, kMatrix, Dtype::kF16);
-  const double us = median_us(
-      stream, [&] { gemm.run(0, x.as<void>(), w.as<void>(), y.as<void>(), stream.handle()); });
+  const CublasLtGemm gemm({.m = kMatrix, .n = kMatrix, .k = kMatrix});
+  const Buffer workspace(CublasLtProduct::kDefaultWorkspaceBytes);
+  const double us = median_us(stream, [&] {
+    gemm.run(0, x.as<void>(), w.as<void>(), y.as<void>(), workspace.as<void>(), stream.handle());
+  });
   return 2.0 * kMatrix * static_cast<double>(kMatrix) * kMatrix / us * 1e-6;
 }
 

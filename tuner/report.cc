@@ -67,7 +67,7 @@ json row_json(const WorkloadResult& row) {
     out["provenance"] = to_string(winner.provenance);
     out.update(fp16_json(
         winner.m_lo, winner.m_hi,
-        fp16_faster_by(winner.time_us_median, row.baseline ? median(row.baseline->time_us) : 0.0)));
+        fp16_faster_by(served_us(winner), row.baseline ? median(row.baseline->time_us) : 0.0)));
     out["family"] = winner.candidate.config.family;
     out["config"] = to_string(winner.candidate.config);
     out["split_k"] = winner.candidate.schedule.split_k;
@@ -77,6 +77,18 @@ json row_json(const WorkloadResult& row) {
     out["spill_bytes"] = winner.spill_bytes;
     out["time_us_median"] = winner.time_us_median;
     out["time_us_samples"] = winner.time_us;
+    out["served_us"] = served_us(winner);
+    if (winner.composite) {
+      const Composite& composite = *winner.composite;
+      out["composite"] = {{"config", to_string(composite)},
+                          {"slice_rows", composite.slice_rows},
+                          {"scratch_bytes", composite.scratch_bytes},
+                          {"time_us_median", composite.time_us_median},
+                          {"time_us_samples", composite.time_us},
+                          {"error_worst_ratio", composite.error_worst_ratio}};
+    } else {
+      out["composite"] = {{"left_out", row.composite_left_out}};
+    }
     out["clock_mhz_median"] =
         winner.clock_mhz.empty() ? json(nullptr) : json(median(winner.clock_mhz));
     out["floor_us"] = winner.floor_us;
@@ -113,6 +125,31 @@ double baseline_us(const json& row) {
   return 0.0;
 }
 
+// What serves a row of a report: its composite where it has one, else its kernel. Reports of before
+// composites have no such entry.
+const json& served(const json& row) {
+  const auto composite = row.find("composite");
+  return composite != row.end() && composite->contains("time_us_median") ? *composite : row;
+}
+
+double served_us(const json& row) { return served(row).at("time_us_median").get<double>(); }
+
+std::string scratch_text(const json& composite) {
+  return fmt::format("{:.1f} MB of scratch",
+                     composite.at("scratch_bytes").get<double>() / (1024.0 * 1024.0));
+}
+
+// The kernel, and before it the composite that serves in its place.
+std::string kernel_text(const json& row) {
+  const std::string kernel =
+      fmt::format("{} split_k={} raster={}", row.at("config").get<std::string>(),
+                  row.at("split_k").get<int>(), row.at("raster").get<int>());
+  const json& serving = served(row);
+  if (&serving == &row) return kernel;
+  return fmt::format("{}, {}; without it {:.2f} us by {}", serving.at("config").get<std::string>(),
+                     scratch_text(serving), row.at("time_us_median").get<double>(), kernel);
+}
+
 Workload workload_of(const json& row) {
   Workload workload;
   workload.problem = {parse_op(row.at("op").get<std::string>()), row.at("n").get<int>(),
@@ -135,9 +172,9 @@ std::string serves_text(const json& row) {
 std::string ratio_text(const json& row) {
   const double baseline = baseline_us(row);
   if (baseline == 0.0) return "";
-  const double ratio = baseline / row.at("time_us_median").get<double>();
+  const double ratio = baseline / served_us(row);
   double spread = 0.0;
-  const auto samples = row.at("time_us_samples").get<std::vector<double>>();
+  const auto samples = served(row).at("time_us_samples").get<std::vector<double>>();
   if (!samples.empty()) spread += relative_spread(samples);
   for (const auto& [name, entry] : row.at("baselines").items()) {
     spread += relative_spread(entry.at("time_us_samples").get<std::vector<double>>());
@@ -220,10 +257,10 @@ Report read_report(const std::string& path) {
     }
     for (const json& row : document.at("rows")) {
       if (!row.contains("time_us_median")) continue;  // untuned
-      report.rows.push_back(
-          {workload_of(row), row.at("provenance").get<std::string>(),
-           row.at("config").get<std::string>(), row.at("time_us_median").get<double>(),
-           row.at("time_us_samples").get<std::vector<double>>(), baseline_us(row)});
+      report.rows.push_back({workload_of(row), row.at("provenance").get<std::string>(),
+                             served(row).at("config").get<std::string>(), served_us(row),
+                             served(row).at("time_us_samples").get<std::vector<double>>(),
+                             baseline_us(row)});
     }
   } catch (const json::exception& error) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -340,7 +377,7 @@ std::string markdown_summary(const json& report) {
                          lines ? " | | | |" : "");
       continue;
     }
-    const double time = row.at("time_us_median").get<double>();
+    const double time = served_us(row);
     const double baseline = baseline_us(row);
     if (baseline > 0.0) {
       ratios.push_back(baseline / time);
@@ -348,18 +385,16 @@ std::string markdown_summary(const json& report) {
         chained_ratios.push_back(baseline / row.at("dependent").at("time_us_median").get<double>());
       }
     }
-    out += fmt::format(
-        "| {} | {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} | {} |{} {} | {} split_k={} raster={} | "
-        "{} |\n",
-        workload.m, serves_text(row), time, row.at("floor_us").get<double>(),
-        100.0 * row.at("floor_fraction").get<double>(),
-        baseline > 0.0 ? fmt::format("{:.2f}", baseline) : "", ratio_text(row),
-        fp16_text(fp16_faster_by(time, baseline)), lines ? lines_cells(row, baseline) : "",
-        row.at("clock_mhz_median").is_null()
-            ? ""
-            : fmt::format("{:.0f}", row.at("clock_mhz_median").get<double>()),
-        row.at("config").get<std::string>(), row.at("split_k").get<int>(),
-        row.at("raster").get<int>(), row.at("provenance").get<std::string>());
+    out += fmt::format("| {} | {} | {:.2f} | {:.2f} | {:.0f} % | {} | {} | {} |{} {} | {} | {} |\n",
+                       workload.m, serves_text(row), time, row.at("floor_us").get<double>(),
+                       100.0 * row.at("floor_us").get<double>() / time,
+                       baseline > 0.0 ? fmt::format("{:.2f}", baseline) : "", ratio_text(row),
+                       fp16_text(fp16_faster_by(time, baseline)),
+                       lines ? lines_cells(row, baseline) : "",
+                       row.at("clock_mhz_median").is_null()
+                           ? ""
+                           : fmt::format("{:.0f}", row.at("clock_mhz_median").get<double>()),
+                       kernel_text(row), row.at("provenance").get<std::string>());
   }
   if (!ratios.empty()) out += geometric_mean_line("the ratios", ratios);
   if (!chained_ratios.empty()) out += geometric_mean_line("the chained ratios", chained_ratios);

@@ -27,7 +27,7 @@ void write_file(const std::string& path, std::string_view text);
 // The JSON to `path` and the summary beside it with the extension .md.
 void write_report(const std::string& path, const nlohmann::json& report);
 
-// A report as `compare` needs it.
+// A report as `compare` needs it: times and configurations of what serves.
 struct ReportRow {
   Workload workload;
   std::string provenance;

@@ -11,6 +11,7 @@
 #include "generated/version.h"
 #include "gpu/device.h"
 #include "tuner/baseline.h"
+#include "tuner/composite_run.h"
 #include "tuner/gpu_evaluator.h"
 #include "w4tune/error.h"
 
@@ -19,8 +20,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Finalists within this share of the winner's median could not be told from it.
-constexpr double kTieShare = 0.01;
+// A composite this much slower than the best kernel in a first round is not measured further.
+constexpr double kHopelessComposite = 1.1;
 // Winners of the M before that are tried first.
 constexpr std::size_t kSeeds = 6;
 // Of the ranking, prepared ahead for workloads whose turn has not come.
@@ -160,6 +161,9 @@ class MeasuredRun {
       if (winner.problem == workload.problem && winner.m == workload.m) row.winner = winner;
     }
     row.baseline = store_.find_baseline(run_, workload, baseline_name(workload.problem));
+    if (row.winner && !row.winner->composite) {
+      row.composite_left_out = "not stored by the run that tuned it";
+    }
     if (row.winner) seeds_.push_back(row.winner->candidate);
     finish(std::move(row));
   }
@@ -228,6 +232,9 @@ class MeasuredRun {
       graphs.push_back(evaluator.graph(trial.candidate, trial.time_us_median()));
       order.push_back(graphs.back().get());
     }
+    const std::unique_ptr<CompositeRun> composite =
+        finalists.empty() ? nullptr : contending_composite(row, finalists, operands, verifier);
+    if (composite) order.push_back(&composite->graph());
     std::unique_ptr<BaselineRun> reference;
     if (baseline != nullptr) {
       reference = std::make_unique<BaselineRun>(gpu_, options_.protocol, operands, *baseline,
@@ -244,19 +251,78 @@ class MeasuredRun {
     }
     if (finalists.empty()) return;
     crown(row, finalists, samples, floor);
+    if (composite) judge_composite(row, *composite, samples[finalists.size()], verifier);
     store_.put_winners(run_, row.workload.problem, {*row.winner});
+  }
+
+  // Null, with the reason in the row, where no composite can be the faster way.
+  std::unique_ptr<CompositeRun> contending_composite(WorkloadResult& row,
+                                                     const std::vector<Trial>& finalists,
+                                                     const Operands& operands,
+                                                     const Verifier& verifier) {
+    const SlicePlan plan = plan_composite(row.workload, options_);
+    row.composite_left_out = plan.left_out;
+    if (plan.slice_rows.empty()) return nullptr;
+    auto composite = fastest_composite(gpu_, options_.protocol, operands, row.workload.m, plan);
+    if (!composite) {
+      row.composite_left_out = "cuBLASLt has no algorithm for it";
+    } else if (composite->search_us() > kHopelessComposite * finalists.front().time_us_median()) {
+      row.composite_left_out = fmt::format("slower: {:.2f} us", composite->search_us());
+    } else if (!is_right(*composite, row.workload, verifier)) {
+      row.composite_left_out = "its result is wrong";
+    }
+    return row.composite_left_out.empty() ? std::move(composite) : nullptr;
+  }
+
+  bool is_right(const CompositeRun& composite, const Workload& workload, const Verifier& verifier) {
+    std::vector<int> tokens = ragged_tokens(workload);
+    tokens.push_back(workload.m);
+    for (const int m : tokens) {
+      const ErrorMetrics error = composite.check(verifier, m);
+      if (is_correct(error)) continue;
+      observer_.on_warning(fmt::format(
+          "dequant_cublas in slices of {} rows is wrong at {} (error {:.2f} times the "
+          "bound): passed over",
+          composite.slice_rows(), to_string(Workload{workload.problem, m}), error.worst_ratio));
+      return false;
+    }
+    return true;
+  }
+
+  // Stored beside the winner where it is faster by more than what could not be told apart.
+  void judge_composite(WorkloadResult& row, const CompositeRun& composite, const Samples& samples,
+                       const Verifier& verifier) {
+    const double time_us = median(samples.time_us);
+    if (!beats(time_us, row.winner->time_us_median)) {
+      row.composite_left_out = fmt::format("not faster: {:.2f} us", time_us);
+      return;
+    }
+    row.winner->composite = {
+        .slice_rows = composite.slice_rows(),
+        .scratch_bytes = composite.scratch_bytes(),
+        .time_us_median = time_us,
+        .time_us = samples.time_us,
+        .error_worst_ratio = composite.check(verifier, row.workload.m).worst_ratio};
+  }
+
+  // The ends of the interval that a winner of this workload will serve, but for its own M.
+  [[nodiscard]] std::vector<int> ragged_tokens(const Workload& workload) const {
+    int below = 0;
+    for (const int other : tokens_of(options_.plan, workload.problem)) {
+      if (other < workload.m) below = other;
+    }
+    std::vector<int> tokens;
+    for (const int ragged : {workload.m - 1, below + 1}) {
+      if (ragged > below && ragged < workload.m) tokens.push_back(ragged);
+    }
+    return tokens;
   }
 
   // A winner serves every M of its interval: it must be right at the ends of it too.
   bool survives(const Trial& trial, GpuEvaluator& evaluator, const Operands& operands,
                 const Verifier& verifier) {
     const int m = trial.workload.m;
-    int below = 0;
-    for (const int other : tokens_of(options_.plan, trial.workload.problem)) {
-      if (other < m) below = other;
-    }
-    for (const int ragged : {m - 1, below + 1}) {
-      if (ragged <= below || ragged >= m) continue;
+    for (const int ragged : ragged_tokens(trial.workload)) {
       const ErrorMetrics error = gpu_.check(evaluator.kernel(trial.candidate), trial.candidate,
                                             operands, verifier, ragged);
       if (is_correct(error)) continue;

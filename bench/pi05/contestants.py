@@ -252,8 +252,6 @@ class W4tune(Contestant):
 
     @staticmethod
     def _told(selection: Any) -> str:
-        if selection.dequantised:
-            return "dequantised, then PyTorch's matmul"
         return f"{selection.match}: {selection.config}"
 
 

@@ -3,7 +3,9 @@ SELECT op, n, k, group_size, dtype, m, provenance, m_lo, m_hi, winners.config AS
        raster, row_tile, token_tile, depth_tile, threads, smem_bytes, cluster_split,
        token_map, dependent, persistent, compilation_key,
        time_us_median, floor_us, baseline_us, time_us_samples, clock_mhz_samples,
-       error_worst_ratio, error_relative_norm, error_max_abs, tie_set, registers, spill_bytes
+       error_worst_ratio, error_relative_norm, error_max_abs, tie_set, registers, spill_bytes,
+       composite_slice_rows, composite_scratch_bytes, composite_us_median, composite_us_samples,
+       composite_error_worst_ratio
 FROM winners
 JOIN problems ON problems.id = winners.problem_id
 JOIN compilations ON compilations.key = winners.compilation_key

@@ -3,12 +3,16 @@ INSERT INTO winners (device_id, problem_id, m, provenance, config, split_k, rast
                      token_tile, depth_tile, threads, smem_bytes, cluster_split, token_map, dependent,
                      persistent, compilation_key,
                      time_us_median, floor_us, baseline_us, time_us_samples, clock_mhz_samples, error_worst_ratio,
-                     error_relative_norm, error_max_abs, tie_set, run_id)
+                     error_relative_norm, error_max_abs, tie_set,
+                     composite_slice_rows, composite_scratch_bytes, composite_us_median,
+                     composite_us_samples, composite_error_worst_ratio, run_id)
 VALUES (:device_id, :problem_id, :m, :provenance, :config, :split_k, :raster, :row_tile,
         :token_tile, :depth_tile, :threads, :smem_bytes, :cluster_split, :token_map, :dependent,
         :persistent, :compilation_key,
         :time_us_median, :floor_us, :baseline_us, :time_us_samples, :clock_mhz_samples, :error_worst_ratio,
-        :error_relative_norm, :error_max_abs, :tie_set, :run_id)
+        :error_relative_norm, :error_max_abs, :tie_set,
+        :composite_slice_rows, :composite_scratch_bytes, :composite_us_median,
+        :composite_us_samples, :composite_error_worst_ratio, :run_id)
 ON CONFLICT (device_id, problem_id, m, provenance) DO UPDATE
 SET config = excluded.config,
     split_k = excluded.split_k,
@@ -32,4 +36,9 @@ SET config = excluded.config,
     error_relative_norm = excluded.error_relative_norm,
     error_max_abs = excluded.error_max_abs,
     tie_set = excluded.tie_set,
+    composite_slice_rows = excluded.composite_slice_rows,
+    composite_scratch_bytes = excluded.composite_scratch_bytes,
+    composite_us_median = excluded.composite_us_median,
+    composite_us_samples = excluded.composite_us_samples,
+    composite_error_worst_ratio = excluded.composite_error_worst_ratio,
     run_id = excluded.run_id;

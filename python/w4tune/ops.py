@@ -20,7 +20,7 @@ from torch import Tensor
 
 from w4tune import _native, runtime
 from w4tune.errors import W4tuneError
-from w4tune.runtime import DEFAULT, DTYPES, FEW_TOKENS, OPS, problem_of
+from w4tune.runtime import DEFAULT, DTYPES, OPS, problem_of
 
 GEMM, GEGLU = 0, 1
 MAX_ROTATION_BLOCK = 256
@@ -133,8 +133,6 @@ def launch(layer: _Layer, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     if plan is None:
         plan = layer.plan(x.shape)
     m, shape = plan
-    if m >= FEW_TOKENS and device.select(layer.problem, m).dequantised:
-        return _through_dequantised(layer, device, x, weight, scales)
     y = x.new_empty(shape)
     if m == 0:
         return y
@@ -157,31 +155,6 @@ def launch(layer: _Layer, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     )
     if match == DEFAULT:
         device.report_default(layer.op, layer.n, layer.k, layer.group_size, layer.dtype)
-    return y
-
-
-def _through_dequantised(
-    layer: _Layer, device: runtime.Device, x: Tensor, weight: Tensor, scales: Tensor
-) -> Tensor:
-    """The product by PyTorch's matmul, on a weight that lives for this call alone."""
-    w = x.new_empty((layer.rows, layer.k))
-    stream = _current_stream(device.index)
-    _native.dequantize(
-        device.dispatcher, layer.problem, weight.data_ptr(), scales.data_ptr(), w.data_ptr(), stream
-    )
-    h = functional.linear(x.contiguous(), w)
-    if layer.op == GEMM:
-        return h
-    y = x.new_empty((*x.shape[:-1], layer.n))
-    _native.activate(
-        device.dispatcher,
-        DTYPES.index(layer.dtype),
-        h.data_ptr(),
-        y.data_ptr(),
-        x.numel() // layer.k,
-        layer.n,
-        stream,
-    )
     return y
 
 

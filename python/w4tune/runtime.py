@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import os
-import struct
 import threading
 import warnings
 from dataclasses import dataclass
@@ -57,11 +56,11 @@ class Selection:
     match: "exact" (measured at this M), "interpolated_m" (measured on this GPU, another M),
         "same_arch" (measured on another GPU of the architecture), "predicted" (by the cost model),
         "default" (a built-in kernel, not tuned) or "refused", with the reason.
-    config: the kernel as text, "" when refused.
-    time_us, fp16_us: the kernel and cuBLASLt FP16 where it was tuned, in one run; 0: not measured.
+    config: what serves as text, "" when refused.
+    time_us, fp16_us: that and cuBLASLt FP16 where it was tuned, in one run; 0: not measured.
     floor_us: the lower bound by bandwidth and matrix rate there; 0: unknown.
-    dequantised: the layer is faster through `dequantize` and PyTorch's FP16 or BF16 matmul, and
-        takes that way.
+    scratch_bytes: above 0 where it is faster to dequantise slices of the weight into a scratch of so
+        many bytes, which the library keeps for each stream, and to multiply them by cuBLASLt.
     """
 
     match: str
@@ -70,7 +69,7 @@ class Selection:
     time_us: float
     fp16_us: float
     floor_us: float
-    dequantised: bool = False
+    scratch_bytes: int
 
 
 @functools.lru_cache(maxsize=None)
@@ -127,28 +126,10 @@ class Device:
         key = (problem, m)
         found = self._selections.get(key)
         if found is None:
-            values = _native.select(self.dispatcher, problem, m)
-            found = Selection(*values, dequantised=self._prefers_dequantised(values, problem, m))
-            self._selections[key] = found
+            found = self._selections[key] = Selection(
+                *_native.select(self.dispatcher, problem, m)
+            )
         return found
-
-    def _prefers_dequantised(self, values: tuple, problem: bytes, m: int) -> bool:
-        """Whether PyTorch's matmul on the dequantised weight is faster, dequantising included.
-
-        Beside the product it reads the packed weight and writes 16 bits each, and for geglu reads
-        gate and up and writes y, at about 85 % of the memory's bandwidth. Where nothing was
-        measured it is a guess: from 256 tokens on that is spread over enough of them.
-        """
-        match, _, _, time_us, fp16_us, _ = values
-        if match == "refused" or m < FEW_TOKENS:
-            return False
-        if fp16_us <= 0.0:
-            return m >= 256
-        op, n, k = struct.unpack_from("=3i", problem)
-        rows = n if op == 0 else 2 * n
-        moved = 2.5 * rows * k + (6 * m * n if op == 1 else 0)
-        bandwidth = 0.85e3 * _native.dram_gbps(self.dispatcher)  # bytes in a microsecond
-        return bandwidth > 0 and fp16_us + moved / bandwidth < time_us
 
     def report_default(self, op: int, n: int, k: int, group_size: int, dtype: torch.dtype) -> None:
         """Says once for each layer's sizes that a default kernel serves it; an error if strict."""
@@ -169,8 +150,6 @@ class Device:
         warnings.warn(message, W4tuneWarning, stacklevel=2)
 
 
-FEW_TOKENS = 65
-"""From here on FP16's own matmul may be faster, and a launch looks at what was measured."""
 
 _lock = threading.Lock()
 _devices: dict[int, Device] = {}

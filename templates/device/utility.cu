@@ -125,9 +125,10 @@ __device__ __forceinline__ void dequantize(const U32x4* packed_weight, const u16
 
 // ---- the activation of a gated pair -------------------------------------------------------------
 
-// h [m, 2n], y [m, n]; n a multiple of 8. One thread for 8 outputs.
+// h [m, 2n] dense, y [m, n] of ldy elements between rows; both multiples of 8. One thread for 8
+// outputs.
 template <class Element>
-__device__ __forceinline__ void activate(const u16* h, u16* y, int m, int n) {
+__device__ __forceinline__ void activate(const u16* h, u16* y, int m, int n, long long ldy) {
   const long long count = static_cast<long long>(m) * (n / 8);
   const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
@@ -144,7 +145,7 @@ __device__ __forceinline__ void activate(const u16* h, u16* y, int m, int n) {
                                Element::to_f32(static_cast<u16>(up.v[j] >> 16)));
       out.v[j] = Element::pack2(low, high);
     }
-    *reinterpret_cast<U32x4*>(y + i * 8) = out;
+    *reinterpret_cast<U32x4*>(y + i / (n / 8) * ldy + i % (n / 8) * 8) = out;
   }
 }
 
@@ -223,12 +224,14 @@ extern "C" __global__ void w4_dequantize_bf16(const w4::U32x4* packed_weight,
   w4::dequantize<w4::BF16>(packed_weight, packed_scales, w, rows, n, k, groups, geglu != 0);
 }
 
-extern "C" __global__ void w4_activate_f16(const w4::u16* h, w4::u16* y, int m, int n) {
-  w4::activate<w4::F16>(h, y, m, n);
+extern "C" __global__ void w4_activate_rows_f16(const w4::u16* h, w4::u16* y, int m, int n,
+                                               long long ldy) {
+  w4::activate<w4::F16>(h, y, m, n, ldy);
 }
 
-extern "C" __global__ void w4_activate_bf16(const w4::u16* h, w4::u16* y, int m, int n) {
-  w4::activate<w4::BF16>(h, y, m, n);
+extern "C" __global__ void w4_activate_rows_bf16(const w4::u16* h, w4::u16* y, int m, int n,
+                                               long long ldy) {
+  w4::activate<w4::BF16>(h, y, m, n, ldy);
 }
 
 extern "C" __global__ void w4_rotate_f16(const w4::u16* x, const int* permutation,

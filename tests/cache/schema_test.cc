@@ -89,7 +89,7 @@ TEST(Schema, NewerFileIsRefused) {
   const std::string path = folder.file("newer.db");
   Store::open(path, Store::Mode::kReadWrite);
   make_sqlite(path, "PRAGMA user_version = 99");
-  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 3)");
+  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 4)");
 }
 
 TEST(Schema, OlderFileIsMigratedOnlyWhenWriting) {
@@ -136,7 +136,7 @@ TEST(Schema, AWinnerOfSchemaOneServesOn) {
   const Folder folder;
   const std::string path = folder.file("one.db");
   make_sqlite(path, std::string(sql::text("migration_001.sql")) + kWinnerOfSchemaOne);
-  expect_error(ErrorCode::kDatabase, "an older w4tune wrote it (schema 1, this w4tune needs 3)",
+  expect_error(ErrorCode::kDatabase, "an older w4tune wrote it (schema 1, this w4tune needs 4)",
                [&] { Store::open(path, Store::Mode::kReadOnly); });
   Store::open(path, Store::Mode::kReadWrite);
   const auto winners = Store::open(path, Store::Mode::kReadOnly).winners(samples::device());
@@ -145,6 +145,7 @@ TEST(Schema, AWinnerOfSchemaOneServesOn) {
   EXPECT_EQ(winners[0].candidate, expected.candidate);
   EXPECT_EQ(winners[0].footprint, expected.footprint) << "no tensor map, not dependent";
   EXPECT_EQ(winners[0].time_us, std::vector<double>{30.1});
+  EXPECT_FALSE(winners[0].composite);
 }
 
 TEST(Schema, TruncatedFileIsDamaged) {

@@ -294,6 +294,26 @@ TEST(Store, WhatWasProbedOfADeviceStaysUntilItIsProbedAgain) {
   EXPECT_EQ(store.mma_denormals(samples::device("NVIDIA A10")), std::nullopt);
 }
 
+TEST(Store, ACompositeIsKeptBesideItsWinnerAndGoesWithIt) {
+  const Folder folder;
+  const std::string path = folder.file("composite.db");
+  const std::string exported = folder.file("exported.db");
+  auto store = Store::open(path, Store::Mode::kReadWrite);
+  store.put_compilation(samples::config(), samples::compilation());
+  const auto run = store.begin_run(samples::run_info());
+  const Winner winner = samples::composite_winner(968);
+  store.put_winners(run, samples::problem(), {winner});
+  store.export_to(exported);
+  for (const std::string& file : {path, exported}) {
+    const auto found = Store::open(file, Store::Mode::kReadOnly).winners(samples::device());
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].composite, winner.composite) << file;
+    EXPECT_EQ(found[0].candidate, winner.candidate) << "the winner is a kernel all the same";
+  }
+  store.put_winners(run, samples::problem(), {samples::winner(968, Provenance::kMeasured)});
+  EXPECT_FALSE(store.winners(samples::device())[0].composite);
+}
+
 TEST(Store, TellsHowTheWinnersOfADeviceWereMeasured) {
   Store store = Store::open(":memory:", Store::Mode::kReadWrite);
   store.put_compilation(samples::config(), samples::compilation());

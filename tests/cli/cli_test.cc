@@ -93,13 +93,27 @@ TEST(Cli, ExplainCountsTheSpace) {
       w4tune_run("--explain --json --gpu a40 --m 10 --shape 4096,1024", "2>/dev/null");
   ASSERT_EQ(outcome.exit_code, 0);
   const auto rows = nlohmann::json::parse(outcome.out);
-  ASSERT_EQ(rows.size(), 4U) << "the families that an A40 runs, two without a point at M = 10";
+  ASSERT_EQ(rows.size(), 5U) << "the families that an A40 runs, two without a point at M = 10, and "
+                                "dequant_cublas";
   for (const auto& row : rows) {
     std::uint64_t rejected = 0;
     for (const auto& [reason, count] : row.at("rejected").items())
       rejected += count.get<std::uint64_t>();
     EXPECT_EQ(rejected + row.at("kept").get<std::uint64_t>(), row.at("raw").get<std::uint64_t>());
   }
+}
+
+TEST(Cli, ExplainSaysWhyDequantCublasIsLeftOut) {
+  if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
+  const CommandResult outcome =
+      w4tune_run("--explain --gpu a40 --m 968 --shape 4096,1024", "2>/dev/null");
+  ASSERT_EQ(outcome.exit_code, 0);
+  EXPECT_NE(outcome.out.find("gemm_n4096_k1024_g128_f16 m=968  dequant_cublas: 1 points, 0 kept\n"
+                             "          1  measured only, never predicted\n"),
+            std::string::npos)
+      << outcome.out;
+  const CommandResult help = w4tune_run("tune --help");
+  EXPECT_NE(help.out.find("dequant_cublas"), std::string::npos) << "--max-workspace";
 }
 
 // The whole way without a GPU: predict, show, export, show the export, compare a report with

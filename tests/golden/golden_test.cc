@@ -91,7 +91,7 @@ TEST(Golden, PackedBytes) {
 }
 
 TEST(Golden, Schema) {
-  for (const char* version : {"001", "002", "003"}) {
+  for (const char* version : {"001", "002", "003", "004"}) {
     expect_golden(fmt::format("schema_{}.sql", version),
                   std::string(sql::text(fmt::format("migration_{}.sql", version))));
   }
@@ -122,6 +122,10 @@ TEST(Golden, Show) {
     fused.problem.op = Op::kGeglu;
     fused.baseline_us = 28.0;
     store.put_winners(run, fused.problem, {fused});
+    Winner composite = samples::composite_winner(968);
+    composite.problem.dtype = Dtype::kBF16;
+    composite.baseline_us = 20.0;
+    store.put_winners(run, composite.problem, {composite});
   }
   expect_golden("show.txt", output_of("show --db " + db));
   expect_golden("show.json", output_of("show --json --db " + db));

@@ -1,6 +1,5 @@
-// cuBLASLt as baseline on a real GPU; skipped with the reason where there is none.
-// one.
-#include "tuner/cublaslt.h"
+// cuBLASLt on a real GPU; skipped with the reason where there is none.
+#include "gpu/cublaslt.h"
 
 #include <gtest/gtest.h>
 
@@ -54,14 +53,15 @@ TEST_P(CublasLtTest, EveryAlgorithmMultipliesRowMajor) {
   w_buffer.upload(w.data(), w_buffer.size_bytes());
 
   const Stream stream;
-  const CublasLtGemm gemm(kM, kN, kK, dtype);
+  const CublasLtGemm gemm({.m = kM, .n = kN, .k = kK, .dtype = dtype});
+  const Buffer workspace(CublasLtProduct::kDefaultWorkspaceBytes);
   ASSERT_GE(gemm.size(), 1);
   for (int algorithm = 0; algorithm < gemm.size(); ++algorithm) {
     SCOPED_TRACE(gemm.describe(algorithm));
     y_buffer.fill(0xFF);  // NaN
     const Graph graph = Graph::capture(stream.handle(), [&] {
       gemm.run(algorithm, x_buffer.as<void>(), w_buffer.as<void>(), y_buffer.as<void>(),
-               stream.handle());
+               workspace.as<void>(), stream.handle());
     });
     graph.launch(stream.handle());
     stream.synchronize();

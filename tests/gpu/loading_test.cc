@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "gpu/context.h"
+#include "gpu/cublaslt.h"
 #include "gpu/device.h"
 #include "gpu/driver.h"
 #include "gpu/shared_library.h"
-#include "tuner/cublaslt.h"
 #include "w4tune/error.h"
 
 namespace w4tune {

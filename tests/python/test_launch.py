@@ -37,7 +37,6 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
         dispatcher="dispatcher",
         dependent=1,
         index=-1,
-        select=lambda problem, m: types.SimpleNamespace(dequantised=False),
         reported=[],
     )
     device.report_default = lambda *layer: device.reported.append(layer)

@@ -53,6 +53,26 @@ TEST_F(CApiTest, SelectsAsTheDispatcherDoes) {
   EXPECT_STREQ(w4tune_selection_config(&selection), "");
 }
 
+TEST_F(CApiTest, TellsTheScratchOfWhatIsServedByDequantising) {
+  {
+    Store store = Store::open(path_, Store::Mode::kReadWrite);
+    const std::int64_t run = store.begin_run(samples::run_info());
+    store.put_winners(run, samples::problem(), {samples::composite_winner(968)});
+  }
+  w4tune_dispatcher* dispatcher = nullptr;
+  ASSERT_EQ(w4tune_open(path_.c_str(), -1, "a40", &dispatcher), W4TUNE_OK);
+  w4tune_selection selection = {};
+  ASSERT_EQ(w4tune_select(dispatcher, &kProblem, 968, &selection), W4TUNE_OK);
+  EXPECT_EQ(w4tune_selection_scratch_bytes(&selection),
+            samples::composite_winner(968).composite->scratch_bytes);
+  EXPECT_STREQ(w4tune_selection_config(&selection), "dequant_cublas slice_rows=4096");
+  ASSERT_EQ(w4tune_select(dispatcher, &kProblem, 16, &selection), W4TUNE_OK);
+  EXPECT_EQ(w4tune_selection_scratch_bytes(&selection), 0U);
+  EXPECT_EQ(w4tune_selection_scratch_bytes(nullptr), 0U);
+  w4tune_close(dispatcher);
+  expect(W4TUNE_INVALID_ARGUMENT, "path", w4tune_open_with_limit(nullptr, -1, 0, &dispatcher));
+}
+
 TEST_F(CApiTest, EveryErrorHasItsCodeAndWords) {
   w4tune_dispatcher* none = nullptr;
   expect(W4TUNE_INVALID_ARGUMENT, "path", w4tune_open(nullptr, -1, "a40", &none));

@@ -66,6 +66,22 @@ TEST_F(DispatcherTest, AnIntervalTellsItsEvidence) {
   EXPECT_EQ(interval.baseline_us, 61.0);
 }
 
+TEST_F(DispatcherTest, TheScratchMayBeForbidden) {
+  {
+    Store store = Store::open(path_, Store::Mode::kReadWrite);
+    const std::int64_t run = store.begin_run(samples::run_info());
+    store.put_compilation(samples::config(), samples::compilation());
+    store.put_winners(run, problem(), {samples::composite_winner(968)});
+  }
+  const ServedInterval interval = open_a40(path_).intervals()[0];
+  EXPECT_GT(interval.scratch_bytes, 0U);
+  EXPECT_EQ(interval.config, "dequant_cublas slice_rows=4096");
+  const Dispatcher without =
+      Dispatcher::open(path_, {.device = -1, .device_name = "a40", .max_scratch_bytes = 0});
+  EXPECT_EQ(without.intervals()[0].scratch_bytes, 0U);
+  EXPECT_EQ(without.select(problem(), 968).scratch_bytes(), 0U);
+}
+
 TEST_F(DispatcherTest, PredictedRowsAreNeverExact) {
   add_winners(path_, samples::device(), {{16, Provenance::kPredicted}});
   const Dispatcher dispatcher = open_a40(path_);

@@ -54,6 +54,52 @@ TEST(TableTest, ASplitIsLoweredUntilItFits) {
   }
 }
 
+// A kernel for few tokens, and one with a composite beside it for many.
+Table table_with_composite(std::size_t max_scratch_bytes) {
+  std::vector<Winner> winners = {samples::winner(16, Provenance::kMeasured),
+                                 samples::composite_winner(968)};
+  assign_intervals(winners);
+  return {winners, true, {}, max_scratch_bytes};
+}
+
+TEST(TableTest, ACompositeServesWhereItsScratchIsAdmitted) {
+  const std::size_t scratch = samples::composite_winner(968).composite->scratch_bytes;
+  const Table table = table_with_composite(scratch);
+  EXPECT_EQ(table.scratch_bytes(), scratch);
+  const Selection few = table.select(samples::problem(), 16);
+  EXPECT_EQ(few.scratch_bytes(), 0U);
+  EXPECT_FLOAT_EQ(few.time_us, 30.1F);
+  for (const int m : {17, 968, 4096}) {
+    const Selection many = table.select(samples::problem(), m);
+    EXPECT_EQ(many.scratch_bytes(), scratch);
+    EXPECT_FLOAT_EQ(many.time_us, 25.0F);
+    EXPECT_STREQ(many.config(), "dequant_cublas slice_rows=4096");
+    EXPECT_EQ(many.match, m == 968 ? Match::kExact : Match::kInterpolatedM);
+  }
+}
+
+TEST(TableTest, WithoutItsScratchOrTheLibraryTheKernelServes) {
+  const std::size_t scratch = samples::composite_winner(968).composite->scratch_bytes;
+  for (const std::size_t limit : {std::size_t{0}, scratch - 1}) {  // 0: also without cuBLASLt
+    const Table table = table_with_composite(limit);
+    EXPECT_EQ(table.scratch_bytes(), 0U);
+    const Selection many = table.select(samples::problem(), 968);
+    EXPECT_EQ(many.scratch_bytes(), 0U);
+    EXPECT_FLOAT_EQ(many.time_us, 30.1F);
+    EXPECT_STREQ(many.config(), "mma_pipe row_tile=128 stages=4 | split_k=4 raster=2");
+  }
+}
+
+TEST(TableTest, ACompositeThatCannotBeIsADamagedFile) {
+  for (const int slice_rows : {8, 17, 32768}) {
+    std::vector<Winner> winners = {samples::composite_winner(968)};
+    winners[0].composite->slice_rows = slice_rows;
+    assign_intervals(winners);
+    samples::expect_error(ErrorCode::kDatabase, "is not possible",
+                          [&] { const Table table(winners, true); });
+  }
+}
+
 TEST(TableTest, AnEmptyTableRefuses) {
   const Table table({}, true);
   EXPECT_FALSE(table.select(samples::problem(), 1));

@@ -40,6 +40,14 @@ TEST(Fp16Intervals, FasterIsByTheShareOfFp16sTimeThatWeTakeLonger) {
   EXPECT_EQ(fp16_text(std::nullopt), "unknown");
 }
 
+TEST(Fp16Intervals, WhatIsServedIsComparedBeItAComposite) {
+  std::vector<Winner> winners = winners_of(kGemm, {{512, 9.0, 10.0}, {968, 15.0, 10.0}});
+  winners.back().composite.emplace().time_us_median = 11.0;
+  const auto intervals = fp16_intervals(winners);
+  ASSERT_EQ(intervals.size(), 2U);
+  EXPECT_NEAR(intervals[1].faster_by.value_or(0.0), 0.1, 1e-12);
+}
+
 TEST(Fp16Intervals, NeighboursWithTheSameAnswerAreOne) {
   const auto intervals = fp16_intervals(winners_of(kGemm, {{1, 5.0, 10.0},
                                                            {64, 9.0, 10.0},

@@ -93,6 +93,38 @@ TEST(Report, HasTheFieldsOfTheSchema) {
   EXPECT_EQ(report_json(sample_run(), probed).at("environment").at("mma_denormals"), true);
 }
 
+TEST(Report, ACompositeServesInPlaceOfItsKernel) {
+  TuneResult result = sample_result();
+  result.rows[0].composite_left_out = "fewer than 64 tokens";
+  result.rows[1].winner->composite = Composite{.slice_rows = 2048,
+                                               .scratch_bytes = std::size_t{8} << 20,
+                                               .time_us_median = 25.0,
+                                               .time_us = {25.0, 25.0},
+                                               .error_worst_ratio = 0.5};
+  const nlohmann::json report = report_json(sample_run(), result);
+  EXPECT_EQ(report.at("rows").at(0).at("composite").at("left_out"), "fewer than 64 tokens");
+  const nlohmann::json& row = report.at("rows").at(1);
+  EXPECT_EQ(row.at("composite").at("config"), "dequant_cublas slice_rows=2048");
+  EXPECT_EQ(row.at("composite").at("scratch_bytes"), 8 << 20);
+  EXPECT_EQ(row.at("time_us_median"), 40.0) << "the kernel's";
+  EXPECT_EQ(row.at("served_us"), 25.0);
+  EXPECT_DOUBLE_EQ(row.at("fp16_faster_by").get<double>(), 0.25) << "FP16 takes 20 us";
+  const std::string summary = markdown_summary(report);
+  EXPECT_NE(summary.find("| 25.00 | 20.00 | 80 % | 20.00 | 0.80"), std::string::npos) << summary;
+  EXPECT_NE(
+      summary.find("dequant_cublas slice_rows=2048, 8.0 MB of scratch; without it 40.00 us by "
+                   "mma_pipe row_tile=64 split_k=2 raster=1"),
+      std::string::npos)
+      << summary;
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "w4tune_composite.json").string();
+  write_report(path, report);
+  const Report read = read_report(path);
+  EXPECT_EQ(read.rows[1].time_us_median, 25.0) << "what compare compares";
+  EXPECT_EQ(read.rows[1].config, "dequant_cublas slice_rows=2048");
+  EXPECT_EQ(read.rows[0].config, "mma_pipe row_tile=64");
+}
+
 TEST(Report, SurvivesAFileAndBack) {
   const std::string path = (std::filesystem::temp_directory_path() / "w4tune_report.json").string();
   write_report(path, report_json(sample_run(), sample_result()));

@@ -11,7 +11,9 @@
 // whatever is current to the calling thread stays so.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,6 +39,10 @@ struct OpenOptions {
   // A file of kernels that serve any N and K (`w4tune defaults`): they serve, as Match::kDefault,
   // the problems that the file of `open` has no kernel for; its GPU need not have rows then.
   std::string defaults_path = {};
+  // Where the file says that dequantising a weight and multiplying by cuBLASLt is faster than a
+  // kernel, that serves, if the library can be opened and its scratch has at most this many bytes
+  // (the tuner bounds it by --max-workspace); else the kernel does. 0 forbids it.
+  std::size_t max_scratch_bytes = std::numeric_limits<std::size_t>::max();
 };
 
 // What serves one M. A plain value, valid as long as its Dispatcher.
@@ -53,8 +59,12 @@ struct W4TUNE_API Selection {
   float floor_us = 0.0F;  // lower bound by bandwidth and matrix rate
 
   explicit operator bool() const noexcept { return kernel != nullptr; }
-  // "mma_pipe row_tile=128 ... | split_k=4 raster=1"; "" when refused.
+  // "mma_pipe row_tile=128 ... | split_k=4 raster=1", "dequant_cublas slice_rows=4096"; "" when
+  // refused.
   [[nodiscard]] const char* config() const noexcept;
+  // Above 0: served by dequantising slices of the weight into a scratch of so many bytes, and
+  // cuBLASLt; time_us is the time of that. 0: by a kernel.
+  [[nodiscard]] std::size_t scratch_bytes() const noexcept;
 };
 
 // Device pointers, 16-byte aligned, of the problem's dtype where not packed.
@@ -101,6 +111,7 @@ struct ServedInterval {
   double time_us_median = 0.0;    // measured, or what the cost model says for kPredicted
   double floor_us = 0.0;          // lower bound by bandwidth and matrix rate
   double baseline_us = 0.0;       // cuBLASLt FP16 in the same run; 0 where not measured
+  std::size_t scratch_bytes = 0;  // as in Selection
 };
 
 inline constexpr int kUnboundedTokens = 1 << 30;
@@ -136,7 +147,8 @@ class W4TUNE_API Dispatcher {
   // captured graph keeps the workspace of the stream it was captured on: two graphs captured on one
   // stream, or such a graph and launches on that stream, must not run at the same time. Let the
   // work of a stream (or, for the per-thread default stream, of a thread) finish before destroying
-  // it.
+  // it. What is served by dequantising has a scratch for each stream by the same rules, and ignores
+  // dependent_launch; it locks for a moment, and asks cuBLASLt at the first launch of each m.
   void launch(const Selection& selection, const LaunchOperands& operands, CudaStream stream) const;
 
   // Packs on the GPU what w4tune/packing.h packs on the CPU, bit for bit. Device pointers; packed_w

@@ -99,6 +99,11 @@ W4TUNE_API w4tune_status w4tune_open(const char* path, int device, const char* d
 /* With a file of kernels that serve any N and K for what `path` lacks; path may be NULL then. */
 W4TUNE_API w4tune_status w4tune_open_with_defaults(const char* path, const char* defaults_path,
                                                    int device, w4tune_dispatcher** dispatcher);
+/* What is served by dequantising and cuBLASLt gets a scratch of at most so many bytes; 0 forbids
+ * it, and kernels serve. The other ways to open set no limit but that of the tuner. */
+W4TUNE_API w4tune_status w4tune_open_with_limit(const char* path, int device,
+                                                size_t max_scratch_bytes,
+                                                w4tune_dispatcher** dispatcher);
 /* NULL is fine. */
 W4TUNE_API void w4tune_close(w4tune_dispatcher* dispatcher);
 
@@ -113,6 +118,9 @@ W4TUNE_API w4tune_status w4tune_select(const w4tune_dispatcher* dispatcher,
                                        w4tune_selection* selection);
 /* "" for NULL and for a refused selection. */
 W4TUNE_API const char* w4tune_selection_config(const w4tune_selection* selection);
+
+/* Above 0: served by dequantising into a scratch of so many bytes, and cuBLASLt. 0: by a kernel. */
+W4TUNE_API size_t w4tune_selection_scratch_bytes(const w4tune_selection* selection);
 
 /* stream: a cudaStream_t or CUstream. */
 W4TUNE_API w4tune_status w4tune_launch(const w4tune_dispatcher* dispatcher,

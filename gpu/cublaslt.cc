@@ -1,4 +1,4 @@
-#include "tuner/cublaslt.h"
+#include "gpu/cublaslt.h"
 
 #include <cublasLt.h>
 #include <fmt/format.h>
@@ -6,12 +6,13 @@
 #include <array>
 #include <cstdint>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <string_view>
 #include <utility>
 
 #include "core/check.h"
-#include "gpu/buffer.h"
+#include "gpu/driver.h"
 #include "gpu/shared_library.h"
 #include "w4tune/error.h"
 
@@ -22,13 +23,10 @@ constexpr std::string_view kWhat = "cuBLASLt";
 constexpr std::string_view kRemedy =
     "Install the CUDA toolkit (12 or newer), or name the folder of its libraries.";
 
-// The alignment that the heuristic assumes of all operands unless told otherwise.
-constexpr std::uintptr_t kOperandAlignment = 256;
-
 constexpr const char* kLayoutCall = "cublasLtMatrixLayoutCreate";
 
-bool is_aligned(const void* address) {
-  return reinterpret_cast<std::uintptr_t>(address) % kOperandAlignment == 0;
+bool is_aligned(const void* address, std::uint32_t alignment) {
+  return reinterpret_cast<std::uintptr_t>(address) % alignment == 0;
 }
 
 }  // namespace
@@ -73,12 +71,15 @@ struct CublasLt::Library {
                 fmt::format("{} failed: {}. Run w4tune doctor.", call, get_status_string(status)));
   }
 
-  // One handle for the process, made in the context that is current at the first product. Never
+  // One handle for each GPU, made in the context that is current at its first product. Never
   // destroyed: the context may be gone by then.
   cublasLtHandle_t handle() {
+    CUdevice device = 0;
+    w4tune::check(driver().ctx_get_device(&device), "cuCtxGetDevice");
     const std::lock_guard lock(handle_mutex_);
-    if (handle_ == nullptr) check(create(&handle_), "cublasLtCreate");
-    return handle_;
+    cublasLtHandle_t& handle = handles_[device];
+    if (handle == nullptr) check(create(&handle), "cublasLtCreate");
+    return handle;
   }
 
  private:
@@ -88,12 +89,12 @@ struct CublasLt::Library {
   }
 
   std::mutex handle_mutex_;
-  cublasLtHandle_t handle_ = nullptr;
+  std::map<CUdevice, cublasLtHandle_t> handles_;
 };
 
 CublasLt::CublasLt()
     : library_(std::make_unique<Library>(
-          SharedLibrary::open(toolkit_candidates("libcublasLt"), kWhat, kRemedy))) {}
+          SharedLibrary::open(toolkit_candidates("libcublasLt"), kWhat, kRemedy, true))) {}
 
 CublasLt::~CublasLt() = default;
 
@@ -117,10 +118,12 @@ std::string CublasLt::version() const {
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
+void CublasLt::prepare() const { library_->handle(); }
+
 struct CublasLtGemm::State {
   CublasLt::Library& lt;
   cublasLtHandle_t handle;
-  Buffer workspace;
+  CublasLtProduct product;
   cublasLtMatmulDesc_t desc = nullptr;
   // cuBLASLt is column-major: a row-major matrix is its own transpose there. So the product is
   // y^T [n, m] = (w^T)^T * x^T, with w^T [k, n] as operand A and x^T [k, m] as operand B.
@@ -130,8 +133,11 @@ struct CublasLtGemm::State {
   std::array<cublasLtMatmulHeuristicResult_t, kMostAlgorithms> algorithms{};
   int count = 0;
 
-  State(CublasLt::Library& library, std::size_t workspace_bytes)
-      : lt(library), handle(library.handle()), workspace(workspace_bytes) {}
+  State(CublasLt::Library& library, const CublasLtProduct& wanted)
+      : lt(library), handle(library.handle()), product(wanted) {
+    if (product.ldx == 0) product.ldx = product.k;
+    if (product.ldy == 0) product.ldy = product.n;
+  }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
@@ -141,28 +147,35 @@ struct CublasLtGemm::State {
     if (desc != nullptr) lt.desc_destroy(desc);
   }
 
-  void describe_product(int m, int n, int k, Dtype dtype) {
-    const cudaDataType_t type = dtype == Dtype::kF16 ? CUDA_R_16F : CUDA_R_16BF;
-    const auto rows = static_cast<std::uint64_t>(m);
-    const auto width = static_cast<std::uint64_t>(n);
-    const auto depth = static_cast<std::uint64_t>(k);
+  void describe_product() {
+    const cudaDataType_t type = product.dtype == Dtype::kF16 ? CUDA_R_16F : CUDA_R_16BF;
+    const auto rows = static_cast<std::uint64_t>(product.m);
+    const auto width = static_cast<std::uint64_t>(product.n);
+    const auto depth = static_cast<std::uint64_t>(product.k);
     const cublasOperation_t transpose = CUBLAS_OP_T;
     lt.check(lt.desc_create(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     lt.check(lt.desc_set(desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)),
              "cublasLtMatmulDescSetAttribute");
-    lt.check(lt.layout_create(&w_layout, type, depth, width, k), kLayoutCall);
-    lt.check(lt.layout_create(&x_layout, type, depth, rows, k), kLayoutCall);
-    lt.check(lt.layout_create(&y_layout, type, width, rows, n), kLayoutCall);
+    lt.check(lt.layout_create(&w_layout, type, depth, width, product.k), kLayoutCall);
+    lt.check(lt.layout_create(&x_layout, type, depth, rows, product.ldx), kLayoutCall);
+    lt.check(lt.layout_create(&y_layout, type, width, rows, product.ldy), kLayoutCall);
   }
 
   // Keeps the results that the heuristic itself says can run.
   void ask_heuristic() {
     cublasLtMatmulPreference_t preference = nullptr;
     lt.check(lt.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
-    const std::uint64_t workspace_bytes = workspace.size_bytes();
+    const std::uint64_t workspace_bytes = product.workspace_bytes;
     int returned = 0;
     cublasStatus_t status = lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                               &workspace_bytes, sizeof(workspace_bytes));
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      if (status != CUBLAS_STATUS_SUCCESS) break;
+      status =
+          lt.preference_set(preference, operand, &product.alignment, sizeof(product.alignment));
+    }
     if (status == CUBLAS_STATUS_SUCCESS) {
       status = lt.get_heuristic(handle, desc, w_layout, x_layout, y_layout, y_layout, preference,
                                 kMostAlgorithms, algorithms.data(), &returned);
@@ -192,16 +205,16 @@ struct CublasLtGemm::State {
   }
 };
 
-CublasLtGemm::CublasLtGemm(int m, int n, int k, Dtype dtype, std::size_t workspace_bytes)
-    : state_(std::make_unique<State>(*CublasLt::get().library_, workspace_bytes)) {
-  state_->describe_product(m, n, k, dtype);
+CublasLtGemm::CublasLtGemm(const CublasLtProduct& product)
+    : state_(std::make_unique<State>(*CublasLt::get().library_, product)) {
+  state_->describe_product();
   state_->ask_heuristic();
   if (state_->count == 0) {
     throw Error(
         ErrorCode::kDevice,
         fmt::format("no cuBLASLt algorithm for m={} n={} k={}: the heuristic returned none. "
                     "Update the CUDA toolkit.",
-                    m, n, k));
+                    product.m, product.n, product.k));
   }
 }
 
@@ -223,16 +236,18 @@ std::string CublasLtGemm::describe(int algorithm) const {
       state.at(algorithm).workspaceSize);
 }
 
-void CublasLtGemm::run(int algorithm, const void* x, const void* w, void* y,
+void CublasLtGemm::run(int algorithm, const void* x, const void* w, void* y, void* workspace,
                        CUstream stream) const {
-  W4_CHECK(is_aligned(x) && is_aligned(w) && is_aligned(y), "operands must be 256-byte aligned");
   const State& state = *state_;
+  const std::uint32_t alignment = state.product.alignment;
+  W4_CHECK(is_aligned(x, alignment) && is_aligned(w, alignment) && is_aligned(y, alignment),
+           "operands must be as aligned as the product says");
   const float alpha = 1.0F;
   const float beta = 0.0F;
   state.lt.check(
       state.lt.matmul(state.handle, state.desc, &alpha, w, state.w_layout, x, state.x_layout, &beta,
-                      y, state.y_layout, y, state.y_layout, &state.at(algorithm).algo,
-                      state.workspace.as<void>(), state.workspace.size_bytes(), stream),
+                      y, state.y_layout, y, state.y_layout, &state.at(algorithm).algo, workspace,
+                      state.product.workspace_bytes, stream),
       "cublasLtMatmul");
 }
 
