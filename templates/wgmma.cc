@@ -192,23 +192,24 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   work.steps = 1;  // a step's latency is the producer's, which is ahead
   // Cycles of four products, 64 deep, of one fragment, as measured on an H100: a warp that waits
   // for its products dequantises nothing meanwhile; a second warpgroup does.
-  constexpr double kDequant = 255.0;
-  constexpr double kStep = 140.0;
-  constexpr double kTile = 2500.0;
+  constexpr double kDequantCycles = 255.0;
+  constexpr double kStepCycles = 140.0;
+  constexpr double kTileCycles = 2500.0;
   constexpr double kClockHz = 1.7e9;  // under load
   constexpr double kL2BytesPerClock = 32.0;
   const double products = 2.0 * shape.token_tile;
-  const double turn = products + kDequant + kStep / (shape.fragments * shape.depth_tile / 64.0);
+  const double turn =
+      products + kDequantCycles + kStepCycles / (shape.fragments * shape.depth_tile / 64.0);
   const double group = std::max(turn, products * shape.warpgroups);
   const double bytes = 128.0 * shape.token_tile + 32.0 * shape.row_tile();  // 64 deep
   const double block = std::max(group * shape.fragments, bytes / kL2BytesPerClock);
   const double items = work.plan.grid;
-  const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + kTile;
+  const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + kTileCycles;
   work.mma_flops = cycles / kClockHz * items / device.sm_count * rates.mma_tflops * 1e12;
   work.l2_bytes = 0.0;  // counted above
   Cost cost = predict(work, device, rates);
-  // Persistent CTAs start once, and their ends are in kTile; a split costs more than in narrow
-  // tiles.
+  // Persistent CTAs start once, and their ends are in kTileCycles; a split costs more than in
+  // narrow tiles.
   constexpr double kLaunchUs = 4.0;
   constexpr double kWideReduceUs = 2.0;
   cost.total_us += kLaunchUs - cost.launch_us;
