@@ -61,7 +61,7 @@ nlohmann::json winner_json(const Winner& winner) {
 
 // The kernel, and before it the composite that serves in its place.
 std::string kernel_text(const Winner& winner) {
-  const std::string kernel = to_string(winner.candidate);
+  std::string kernel = to_string(winner.candidate);
   if (!winner.composite) return kernel;
   return fmt::format("{}, {:.1f} MB of scratch; without it {:.2f} us by {}",
                      to_string(*winner.composite),
