@@ -30,8 +30,7 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
                              static_cast<std::size_t>(footprint.token_tile);
     plan.partial_bytes = tiles * split * tile_floats * sizeof(float);
     // The warps of persistent CTAs finish 16 rows, or more, each on its own.
-    plan.counter_count =
-        tiles * (footprint.persistent ? ceil_div(footprint.row_tile, 16) : 1);
+    plan.counter_count = tiles * (footprint.persistent ? ceil_div(footprint.row_tile, 16) : 1);
   }
   return plan;
 }

@@ -24,8 +24,8 @@ struct Footprint {
   bool token_map = false;
   // On sm_90 it may be launched to begin before the kernel before it in the stream has ended.
   bool dependent = false;
-  // CTAs stay, one an SM, and walk through the tiles; the kernel takes a third argument, a tensor map
-  // of w (sm_90; gpu/tensor_map.h).
+  // CTAs stay, one an SM, and walk through the tiles; the kernel takes a third argument, a tensor
+  // map of w (sm_90; gpu/tensor_map.h).
   bool persistent = false;
 
   auto operator<=>(const Footprint&) const = default;

@@ -34,9 +34,8 @@ CUtensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row
 CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile, int depth_tile) {
   constexpr int kFragmentRows = 16;
   constexpr int kDepthWords = 4;  // 16 nibbles
-  return map_matrix(packed, rows / kFragmentRows, k * kDepthWords,
-                    std::int64_t{k} * kDepthWords, row_tile / kFragmentRows,
-                    depth_tile * kDepthWords);
+  return map_matrix(packed, rows / kFragmentRows, k * kDepthWords, std::int64_t{k} * kDepthWords,
+                    row_tile / kFragmentRows, depth_tile * kDepthWords);
 }
 
 }  // namespace w4tune

@@ -16,8 +16,8 @@ namespace w4tune {
 CUtensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row_stride,
                        int box_rows, int box_columns);
 
-// A packed weight (core/weight_layout.h) as such a matrix: each 16 rows are one, of 16-bit words, so
-// that a box is a tile of `row_tile` rows and `depth_tile` of depth.
+// A packed weight (core/weight_layout.h) as such a matrix: each 16 rows are one, of 16-bit words,
+// so that a box is a tile of `row_tile` rows and `depth_tile` of depth.
 CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile, int depth_tile);
 
 }  // namespace w4tune

@@ -44,8 +44,8 @@ std::span<const Family* const> families() {
   static const BulkPipe bulk_pipe;
   static const Gemv gemv;
   static const WgmmaTiles wgmma;
-  static const std::array<const Family*, 6> all = {&mma_pipe, &mma_tile, &mma_reg,
-                                                   &bulk_pipe, &wgmma, &gemv};
+  static const std::array<const Family*, 6> all = {&mma_pipe,  &mma_tile, &mma_reg,
+                                                   &bulk_pipe, &wgmma,    &gemv};
   return all;
 }
 

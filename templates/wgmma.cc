@@ -74,7 +74,9 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
        [group](auto v) { return v[0] == (group == 0 ? 1 : 0); }},
       {"shared memory of a block",
        {kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages},
-       [=](auto v) { return Shape{v[0], v[1], v[2], v[3], v[4]}.smem_bytes() <= smem; }},
+       [=](auto v) {
+         return Shape{v[0], v[1], v[2], v[3], v[4]}.smem_bytes() <= smem;
+       }},
       // Of experience: what breaks these can't win.
       {"a smaller token tile would need no more tiles",
        {kTokenTile},
@@ -100,6 +102,9 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
       {"too few tiles to keep the SMs busy, or a split with nothing to fill",
        {kWarpgroups, kFragments, kTokenTile, kSplit},
        [=](auto v) { return fills_sms(workload, device, 64 * v[0] * v[1], v[2], v[3], 2); }},
+      {"two buffers leave the copy engine no time",
+       {kDepthTile, kStages, kSplit},
+       [k](auto v) { return v[1] > 2 || k / v[0] / v[2] <= 2; }},
       {"each share of the depth must be worth its end",
        {kDepthTile, kSplit},
        [k](auto v) { return k / v[1] >= 256 && k / v[0] >= v[1]; }},
@@ -171,8 +176,8 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args,
 }}
 )",
       wgmma_text(shape.token_tile, problem.dtype), element_name(problem.dtype), shape.warpgroups,
-      shape.fragments, shape.token_tile, shape.depth_tile, shape.stages,
-      group_parameter(problem), problem.op == Op::kGeglu);
+      shape.fragments, shape.token_tile, shape.depth_tile, shape.stages, group_parameter(problem),
+      problem.op == Op::kGeglu);
 }
 
 Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
@@ -182,22 +187,37 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   const Rates rates = assumed_rates(device);
   Work work = tiled_work(footprint(candidate.config, problem), candidate, workload);
   work.registers = 168;
-  work.in_flight_bytes = static_cast<double>(shape.stages) * shape.row_tile() * shape.depth_tile / 2;
-  work.steps = problem.k / shape.depth_tile / work.plan.schedule.split_k;
-  work.stages = shape.stages;
-  // wgmma at 0.85 of the data sheet against mma.sync at the rate that the model knows.
-  constexpr double kWgmmaShare = 0.85;
-  work.mma_flops *= rates.mma_tflops / (kWgmmaShare * device.mma_tflops);
-  // Measured on an H100: beyond 28 bytes a clock and SM the products wait for what L2 sends.
-  constexpr double kL2Slowdown = 64.0 / 28.0;
-  work.l2_bytes *= kL2Slowdown;
-  const double blocks = static_cast<double>(weight_rows(problem)) / 16.0 * (problem.k / 64.0) *
-                        ceil_div(workload.m, shape.token_tile);
-  constexpr double kBlockInstructions = 80.0;  // counted in SASS, with four wgmma
-  constexpr double kTileInstructions = 1500.0;
-  work.warp_instructions = blocks * kBlockInstructions +
-                           work.plan.grid * 4.0 * shape.warpgroups * kTileInstructions;
-  return predict(work, device, rates);
+  work.in_flight_bytes =
+      static_cast<double>(shape.stages) * shape.row_tile() * shape.depth_tile / 2;
+  work.steps = 1;  // a step's latency is the producer's, which is ahead
+  // Cycles of four products, 64 deep, of one fragment, as measured on an H100: a warp that waits
+  // for its products dequantises nothing meanwhile; a second warpgroup does.
+  constexpr double kDequant = 255.0;
+  constexpr double kStep = 140.0;
+  constexpr double kTile = 2500.0;
+  constexpr double kClockHz = 1.7e9;  // under load
+  constexpr double kL2BytesPerClock = 32.0;
+  const double products = 2.0 * shape.token_tile;
+  const double turn = products + kDequant + kStep / (shape.fragments * shape.depth_tile / 64.0);
+  const double group = std::max(turn, products * shape.warpgroups);
+  const double bytes = 128.0 * shape.token_tile + 32.0 * shape.row_tile();  // 64 deep
+  const double block = std::max(group * shape.fragments, bytes / kL2BytesPerClock);
+  const double items = work.plan.grid;
+  const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + kTile;
+  work.mma_flops = cycles / kClockHz * items / device.sm_count * rates.mma_tflops * 1e12;
+  work.l2_bytes = 0.0;  // counted above
+  Cost cost = predict(work, device, rates);
+  // Persistent CTAs start once, and their ends are in kTile; a split costs more than in narrow
+  // tiles.
+  constexpr double kLaunchUs = 4.0;
+  constexpr double kWideReduceUs = 2.0;
+  cost.total_us += kLaunchUs - cost.launch_us;
+  cost.launch_us = kLaunchUs;
+  if (work.plan.schedule.split_k > 1) {
+    cost.total_us += kWideReduceUs;
+    cost.reduce_us += kWideReduceUs;
+  }
+  return cost;
 }
 
 }  // namespace w4tune

@@ -49,8 +49,8 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
   }
   CUtensorMap weights{};
   if (footprint.persistent) {
-    weights = map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile,
-                          footprint.depth_tile);
+    weights =
+        map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile, footprint.depth_tile);
   }
   void* params[] = {&args, &tokens, &weights};  // kernels without maps have fewer parameters
   launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params,

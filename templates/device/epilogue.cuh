@@ -26,10 +26,10 @@ struct SplitShares {
   static constexpr int kNone = -1;  // in place of a place
 
   const GemmArgs& args;
-  int tile;    // linear index of the output tile
-  int split;   // which share of the depth
-  int thread;  // of kThreads that take part
-  u32 vote;    // shared memory: 4 bytes that nothing else uses
+  int tile;      // linear index of the output tile
+  int split;     // which share of the depth
+  int thread;    // of kThreads that take part
+  u32 vote;      // shared memory: 4 bytes that nothing else uses
   int team = 0;  // of several in a CTA, each of kThreads with a barrier and a tile of its own
 
   // sums[j] belongs in place places[j]. Whether this CTA is the one that finishes the tile, then

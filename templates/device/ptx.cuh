@@ -196,16 +196,17 @@ __device__ __forceinline__ void store_global_4(void* address, u32 value) {
 __device__ __forceinline__ void store_global_8_if(bool valid, void* address, u32 first,
                                                   u32 second) {
   asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %0, 0;\n\t@p st.global.v2.u32 [%1], {%2,%3};\n\t}" ::"r"(
-          static_cast<u32>(valid)),
+      "{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %0, 0;\n\t@p st.global.v2.u32 [%1], {%2,%3};\n\t}" ::
+          "r"(static_cast<u32>(valid)),
       "l"(address), "r"(first), "r"(second)
       : "memory");
 }
 __device__ __forceinline__ void store_global_4_if(bool valid, void* address, u32 value) {
-  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %0, 0;\n\t@p st.global.u32 [%1], %2;\n\t}" ::"r"(
-                   static_cast<u32>(valid)),
-               "l"(address), "r"(value)
-               : "memory");
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %0, 0;\n\t@p st.global.u32 [%1], %2;\n\t}" ::"r"(
+          static_cast<u32>(valid)),
+      "l"(address), "r"(value)
+      : "memory");
 }
 
 __device__ __forceinline__ u32 load_global_u32(const void* address) {

@@ -193,7 +193,8 @@ __device__ __forceinline__ void wgmma_wait() {
 // Its wrapper for one number of tokens names all of its registers, so the host writes it where a
 // kernel needs it (templates/wgmma_text.h), as a specialisation of
 //   multiply(float* d, const u32* a, u64 tokens, int add):
-//   d (kTokens / 2 values: of each 8 tokens four, as m16n8k16 has them) = a * tokens + (add ? d : 0)
+//   d (kTokens / 2 values: of each 8 tokens four, as m16n8k16 has them) = a * tokens + (add ? d :
+//   0)
 template <class Element, int kTokens>
 struct Wgmma;
 

@@ -225,12 +225,12 @@ extern "C" __global__ void w4_dequantize_bf16(const w4::U32x4* packed_weight,
 }
 
 extern "C" __global__ void w4_activate_rows_f16(const w4::u16* h, w4::u16* y, int m, int n,
-                                               long long ldy) {
+                                                long long ldy) {
   w4::activate<w4::F16>(h, y, m, n, ldy);
 }
 
 extern "C" __global__ void w4_activate_rows_bf16(const w4::u16* h, w4::u16* y, int m, int n,
-                                               long long ldy) {
+                                                 long long ldy) {
   w4::activate<w4::BF16>(h, y, m, n, ldy);
 }
 

@@ -55,10 +55,10 @@ struct WgmmaTiles {
   using Product = Wgmma<Element, Config::kTokenTile>;
 
   static constexpr int kWarpgroups = Config::kWarpgroups;
-  static constexpr int kConsumers = 4 * kWarpgroups;         // warps; the producer comes after
-  static constexpr int kFragments = Config::kFragments;      // 16-row fragments of a warp
-  static constexpr int kTokens = Config::kTokenTile / 8;     // 8-token fragments
-  static constexpr int kBlocks = Config::kDepthTile / 64;    // L0 blocks of a step
+  static constexpr int kConsumers = 4 * kWarpgroups;       // warps; the producer comes after
+  static constexpr int kFragments = Config::kFragments;    // 16-row fragments of a warp
+  static constexpr int kTokens = Config::kTokenTile / 8;   // 8-token fragments
+  static constexpr int kBlocks = Config::kDepthTile / 64;  // L0 blocks of a step
   static constexpr int kRowTile = 16 * kFragments * kConsumers;
   static constexpr int kStages = Config::kStages;
   static constexpr int kLead = kStages / 2;
@@ -77,8 +77,8 @@ struct WgmmaTiles {
 
   static constexpr u32 kTokenBlockBytes = Config::kTokenTile * 128;
   static constexpr u32 kTokenBytes = kBlocks * kTokenBlockBytes;
-  static constexpr u32 kRowBytes = kBlocks * 512;  // of 16 rows
-  static constexpr int kBlockPieces = 4;           // of 128 bytes, in an L0 block
+  static constexpr u32 kRowBytes = kBlocks * 512;          // of 16 rows
+  static constexpr int kBlockPieces = 4;                   // of 128 bytes, in an L0 block
   static constexpr u32 kPieceBytes = kRowTile / 16 * 128;  // of all rows of the tile
   static constexpr u32 kStageBytes = kTokenBytes + kRowTile / 16 * kRowBytes;
   // Shared memory: ring | barriers: full and empty of each buffer, turn, votes of the warps.
@@ -88,8 +88,8 @@ struct WgmmaTiles {
   static_assert(kBlocks * kFragments % 2 == 0, "operands of products under way alternate");
   static_assert(kStages >= 2 && kStages <= 12, "33 places of 8 bytes in 512");
 
-  // What one warp leaves: a tile of its own to the epilogue, so that units are known to the compiler
-  // (counted within a larger tile their places took registers: 540 bytes spilled).
+  // What one warp leaves: a tile of its own to the epilogue, so that units are known to the
+  // compiler (counted within a larger tile their places took registers: 540 bytes spilled).
   struct Part {
     using Element = typename Config::Element;
     static constexpr int kRowTile = 16 * kFragments;
@@ -190,8 +190,7 @@ struct WgmmaTiles {
   __device__ __forceinline__ void request_weights(const Item& item, int step, int slot) const {
     // The box of x's map (core/launch_plan.h, token_box) ends with the tokens.
     const int box = args.m < Config::kTokenTile ? args.m : Config::kTokenTile;
-    mbarrier_expect(full(slot),
-                    kBlocks * static_cast<u32>(box) * 128 + kRowTile / 16 * kRowBytes);
+    mbarrier_expect(full(slot), kBlocks * static_cast<u32>(box) * 128 + kRowTile / 16 * kRowBytes);
     tensor_copy_3d(stage(slot) + kTokenBytes, &weights_map, 0, item.row_begin / 16,
                    (item.step_begin + step) * kBlocks * kBlockPieces, full(slot));
   }
@@ -249,8 +248,7 @@ struct WgmmaTiles {
   __device__ __forceinline__ Scales load_scales(const Item& item, int step) const {
     Scales scales = {};
     if constexpr (!kPerRow) {
-      const int fragment =
-          item.row_begin / 16 + (warpgroup * 4 + warp % 4) * kFragments + lane / 8;
+      const int fragment = item.row_begin / 16 + (warpgroup * 4 + warp % 4) * kFragments + lane / 8;
       if (lane / 8 >= kFragments || fragment >= End::weight_rows(args) / 16) return scales;
       const long long group = static_cast<long long>(fragment) * (args.k / kGroup) +
                               (item.step_begin + step) * Config::kDepthTile / kGroup;
@@ -394,9 +392,7 @@ struct WgmmaTiles {
 
  private:
   // Barriers are initialised, everywhere. Warps that have ended are not waited for.
-  __device__ __forceinline__ void meet() const {
-    barrier_named(kMeet, 32 * (kConsumers + 1));
-  }
+  __device__ __forceinline__ void meet() const { barrier_named(kMeet, 32 * (kConsumers + 1)); }
 };
 
 template <class Config>

@@ -37,7 +37,7 @@ const std::vector<Problem>& problems() {
       {.op = Op::kGemm, .n = 1040, .k = 512, .group_size = 128, .dtype = Dtype::kF16},
       {.op = Op::kGeglu, .n = 528, .k = 256, .group_size = 32, .dtype = Dtype::kBF16},
       {.op = Op::kGeglu, .n = 528, .k = 512, .group_size = 64, .dtype = Dtype::kF16},
-      {.op = Op::kGemm, .n = 1024, .k = 320, .group_size = 320, .dtype = Dtype::kBF16}};
+      {.op = Op::kGemm, .n = 1024, .k = 1024, .group_size = 1024, .dtype = Dtype::kBF16}};
   return all;
 }
 

@@ -30,8 +30,8 @@ std::vector<Problem> pi05_problems() {
 }
 
 // mma_reg leaves many tokens to the others, and on a GPU with 99 KB of shared memory also some
-// tokens of a great depth; gemv is for a few tokens, wgmma for many; mma_pipe and mma_tile share the rest, and
-// between 32 and 64 tokens mma_tile has something for some weights.
+// tokens of a great depth; gemv is for a few tokens, wgmma for many; mma_pipe and mma_tile share
+// the rest, and between 32 and 64 tokens mma_tile has something for some weights.
 bool is_left_to_others(const Family& family, const DeviceInfo& device, const Workload& workload) {
   if (family.id() == "gemv") return workload.m > 8;
   if (family.id() == "mma_pipe") return workload.m > 128;

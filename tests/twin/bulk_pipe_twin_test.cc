@@ -44,19 +44,19 @@ struct Config {
 template <class Element, Shape kShape, int kGroup, Op kOp = Op::kGemm>
 TwinKernel kernel() {
   static const BulkPipe family;
-  return {&family,
-          parse_kernel_config(fmt::format(
-              "bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
-              "depth_tile={} stages={} ahead={} math={} dequant={} reduce=0",
-              kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
-              kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant)),
-          kOp,
-          std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
-          kGroup,
-          [](const w4::GemmArgs& args, const w4::TensorMap& tokens,
-             const w4::TensorMap& /*weights*/) {
-            w4::bulk_pipe<Config<Element, kShape, kGroup, kOp>>(args, tokens);
-          }};
+  return {
+      &family,
+      parse_kernel_config(
+          fmt::format("bulk_pipe row_warps={} warp_rows={} depth_warps={} token_tile={} "
+                      "depth_tile={} stages={} ahead={} math={} dequant={} reduce=0",
+                      kShape.row_warps, kShape.warp_rows, kShape.depth_warps, kShape.token_tile,
+                      kShape.depth_tile, kShape.stages, kShape.ahead, kShape.math, kShape.dequant)),
+      kOp,
+      std::is_same_v<Element, w4::F16> ? Dtype::kF16 : Dtype::kBF16,
+      kGroup,
+      [](const w4::GemmArgs& args, const w4::TensorMap& tokens, const w4::TensorMap& /*weights*/) {
+        w4::bulk_pipe<Config<Element, kShape, kGroup, kOp>>(args, tokens);
+      }};
 }
 
 // row_warps, warp_rows, depth_warps, token_tile, depth_tile, stages, math, dequant, ahead

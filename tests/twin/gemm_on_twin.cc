@@ -77,8 +77,7 @@ GemmOnTwin::GemmOnTwin(const TwinKernel& kernel, int n, int k, int max_m, DataKi
 }
 
 TwinOutcome GemmOnTwin::run(int m, const TwinLaunch& launch) const {
-  const LaunchPlan plan =
-      make_launch_plan(kernel_.footprint(), problem_, m, launch.schedule, kSms);
+  const LaunchPlan plan = make_launch_plan(kernel_.footprint(), problem_, m, launch.schedule, kSms);
   const auto tokens = static_cast<std::size_t>(m);
   const auto n = static_cast<std::size_t>(problem_.n);
   const auto k = static_cast<std::size_t>(problem_.k);

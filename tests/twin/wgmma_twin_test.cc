@@ -46,8 +46,7 @@ TwinKernel kernel() {
           kOp,
           std::is_same_v<Element, F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
-          [](const w4::GemmArgs& args, const w4::TensorMap& tokens,
-             const w4::TensorMap& weights) {
+          [](const w4::GemmArgs& args, const w4::TensorMap& tokens, const w4::TensorMap& weights) {
             w4::wgmma_tiles<Config<Element, kShape, kGroup, kOp>>(args, tokens, weights);
           }};
 }
@@ -113,9 +112,9 @@ TEST(WgmmaTwin, HostileDataStayWithinTheBounds) {
   expect_within_bounds_on_hostile_data(std::vector<TwinKernel>{kernel<F16, kOneOfPairs, 64>()});
 }
 
-// Two tiles of five steps for each CTA, so that every buffer is filled anew. Of a tile's eleven waits
-// for products the first is spare, because nothing is under way that is read or written next, and
-// the last but one, because the last waits for more.
+// Two tiles of five steps for each CTA, so that every buffer is filled anew. Of a tile's eleven
+// waits for products the first is spare, because nothing is under way that is read or written next,
+// and the last but one, because the last waits for more.
 TEST(WgmmaTwin, NoBarrierAndNoWaitCanBeLeftOut) {
   for (const TwinKernel& kernel : {kernel<F16, kOneOfPairs, 64>(), kernel<F16, kPairs, 64>()}) {
     SCOPED_TRACE(kernel.name());
