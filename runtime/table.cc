@@ -49,7 +49,7 @@ void check_winner(const Winner& winner) {
                           to_string(Workload{winner.problem, winner.m})));
 }
 
-TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu, std::size_t max_scratch_bytes) {
+TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu) {
   check_winner(winner);
   TunedKernel kernel;
   if (winner.provenance == Provenance::kPredicted) {
@@ -71,7 +71,7 @@ TunedKernel tuned_kernel(Winner&& winner, bool is_same_gpu, std::size_t max_scra
   kernel.time_us_median = winner.time_us_median;
   kernel.floor_us = winner.floor_us;
   kernel.baseline_us = winner.baseline_us;
-  if (winner.composite && winner.composite->scratch_bytes <= max_scratch_bytes) {
+  if (winner.composite) {
     kernel.composite = std::move(winner.composite);
     kernel.time_us_median = kernel.composite->time_us_median;
     kernel.config = to_string(*kernel.composite);
@@ -131,8 +131,22 @@ Table::Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> 
     if (ranges.empty() || ranges.back().problem != problem) {
       ranges.push_back({problem, kernels_.size(), kernels_.size()});
     }
-    kernels_.push_back(tuned_kernel(std::move(winner), is_same_gpu, max_scratch_bytes));
-    m_hi_.push_back(kernels_.back().m_hi);
+    const auto append = [&](Winner&& part) {
+      kernels_.push_back(tuned_kernel(std::move(part), is_same_gpu));
+      m_hi_.push_back(kernels_.back().m_hi);
+    };
+    if (winner.composite && winner.composite->scratch_bytes > max_scratch_bytes) {
+      winner.composite.reset();
+    }
+    // A composite costs as much at few tokens as at many: there the kernel serves.
+    if (winner.composite && winner.m_lo < kLeastCompositeTokens) {
+      Winner few = winner;
+      few.composite.reset();
+      few.m_hi = kLeastCompositeTokens - 1;
+      winner.m_lo = kLeastCompositeTokens;
+      append(std::move(few));
+    }
+    append(std::move(winner));
     ranges.back().end = kernels_.size();
   };
   sort_by_problem(winners);

@@ -46,7 +46,8 @@ class Table {
  public:
   // `is_same_gpu`: the winners are of the very GPU that they serve. `defaults` serve any N and K
   // whose op, dtype and group they have (one scale for each output is a group of its own kind).
-  // Composites whose scratch has at most `max_scratch_bytes` serve in place of their kernels.
+  // Composites whose scratch has at most `max_scratch_bytes` serve in place of their kernels, from
+  // kLeastCompositeTokens on.
   // Throws Error{kDatabase} for a winner that no tuner could have written.
   Table(std::vector<Winner> winners, bool is_same_gpu, std::vector<Winner> defaults = {},
         std::size_t max_scratch_bytes = std::numeric_limits<std::size_t>::max());

@@ -141,9 +141,8 @@ std::string scratch_text(const json& composite) {
 
 // The kernel, and before it the composite that serves in its place.
 std::string kernel_text(const json& row) {
-  const std::string kernel =
-      fmt::format("{} split_k={} raster={}", row.at("config").get<std::string>(),
-                  row.at("split_k").get<int>(), row.at("raster").get<int>());
+  std::string kernel = fmt::format("{} split_k={} raster={}", row.at("config").get<std::string>(),
+                                   row.at("split_k").get<int>(), row.at("raster").get<int>());
   const json& serving = served(row);
   if (&serving == &row) return kernel;
   return fmt::format("{}, {}; without it {:.2f} us by {}", serving.at("config").get<std::string>(),

@@ -153,7 +153,7 @@ TEST_F(CompositeGpuTest, EveryMIsRightInSlicesAndBlocksOfTokens) {
   const Stream stream;
   for (const Problem& problem : problems()) {
     const Layer layer(problem);
-    for (const int m : {kFew + 1, 50, 101, kTuned - 1, kTuned, kTuned + 1, kMost}) {
+    for (const int m : {64, 77, 101, kTuned - 1, kTuned, kTuned + 1, kMost}) {
       for (const int pad : {0, 24}) {
         const Buffer y = poisoned_y(layer, m, pad);
         dispatcher_->launch(select(layer, m), operands(layer, y, m, pad), stream.handle());
@@ -165,7 +165,9 @@ TEST_F(CompositeGpuTest, EveryMIsRightInSlicesAndBlocksOfTokens) {
 }
 
 TEST_F(CompositeGpuTest, FewTokensAreServedByTheKernel) {
-  EXPECT_EQ(dispatcher_->select(problems()[0], kFew).scratch_bytes(), 0U);
+  for (const int m : {1, kFew, kFew + 1, 63}) {
+    EXPECT_EQ(dispatcher_->select(problems()[0], m).scratch_bytes(), 0U) << m;
+  }
 }
 
 TEST_F(CompositeGpuTest, TheFirstLaunchMayBeCaptured) {

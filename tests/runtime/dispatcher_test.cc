@@ -73,11 +73,13 @@ TEST_F(DispatcherTest, TheScratchMayBeForbidden) {
     store.put_compilation(samples::config(), samples::compilation());
     store.put_winners(run, problem(), {samples::composite_winner(968)});
   }
-  const ServedInterval interval = open_a40(path_).intervals()[0];
+  const ServedInterval interval = open_a40(path_).intervals()[1];
   EXPECT_GT(interval.scratch_bytes, 0U);
+  EXPECT_EQ(interval.m_lo, 64) << "a kernel serves fewer";
   EXPECT_EQ(interval.config, "dequant_cublas slice_rows=4096");
   const Dispatcher without =
       Dispatcher::open(path_, {.device = -1, .device_name = "a40", .max_scratch_bytes = 0});
+  ASSERT_EQ(without.intervals().size(), 1U);
   EXPECT_EQ(without.intervals()[0].scratch_bytes, 0U);
   EXPECT_EQ(without.select(problem(), 968).scratch_bytes(), 0U);
 }
