@@ -38,4 +38,18 @@ CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile, int d
                     row_tile / kFragmentRows, depth_tile * kDepthWords);
 }
 
+KernelMaps kernel_maps(const Footprint& footprint, const Problem& problem,
+                       const w4::GemmArgs& args) {
+  KernelMaps maps;
+  if (footprint.token_map) {
+    const TokenBox box = token_box(footprint, args.m);
+    maps.tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
+  }
+  if (footprint.persistent) {
+    maps.weights =
+        map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile, footprint.depth_tile);
+  }
+  return maps;
+}
+
 }  // namespace w4tune

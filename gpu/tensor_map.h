@@ -5,6 +5,10 @@
 
 #include <cstdint>
 
+#include "core/gemm_args.h"
+#include "core/launch_plan.h"
+#include "core/problem.h"
+
 namespace w4tune {
 
 // A row-major matrix of 16-bit elements seen in three dimensions, [columns / 64][rows][64], so that
@@ -19,5 +23,14 @@ CUtensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row
 // A packed weight (core/weight_layout.h) as such a matrix: each 16 rows are one, of 16-bit words,
 // so that a box is a tile of `row_tile` rows and `depth_tile` of depth.
 CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile, int depth_tile);
+
+// What a GEMM kernel takes behind its GemmArgs: of x if Footprint::token_map, of w if persistent,
+// else zeros that no kernel reads.
+struct KernelMaps {
+  CUtensorMap tokens{};
+  CUtensorMap weights{};
+};
+KernelMaps kernel_maps(const Footprint& footprint, const Problem& problem,
+                       const w4::GemmArgs& args);
 
 }  // namespace w4tune

@@ -94,8 +94,7 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
        {kWarpgroups, kFragments, kTokenTile, kSplit},
        [=](auto v) {
          if (v[3] == 1) return true;
-         const double tiles = ceil_div(rows, 64 * v[0] * v[1]) * ceil_div(m, v[2]);
-         const double bytes = tiles * v[3] * 64.0 * v[0] * v[1] * v[2] * 4.0;
+         const double bytes = partial_bytes(workload, 64 * v[0] * v[1], v[2], v[3]);
          const double read = static_cast<double>(weight_bytes(problem)) + 2.0 * m * k;
          return bytes <= static_cast<double>(max_workspace_bytes) && bytes <= 2.0 * read;
        }},

@@ -42,17 +42,8 @@ void GpuSession::launch_gemm(const LoadedKernel& kernel, const Problem& problem,
   const Footprint& footprint = kernel.footprint;
   dependent = dependent && footprint.dependent && can_begin_early_;
   args.dependent = dependent ? 1 : 0;
-  CUtensorMap tokens{};
-  if (footprint.token_map) {
-    const TokenBox box = token_box(footprint, args.m);
-    tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
-  }
-  CUtensorMap weights{};
-  if (footprint.persistent) {
-    weights =
-        map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile, footprint.depth_tile);
-  }
-  void* params[] = {&args, &tokens, &weights};  // kernels without maps have fewer parameters
+  KernelMaps maps = kernel_maps(footprint, problem, args);
+  void* params[] = {&args, &maps.tokens, &maps.weights};  // kernels without maps have fewer
   launch(kernel.kernel.function(), plan.grid, plan.threads, plan.smem_bytes, stream, params,
          plan.cluster, dependent);
 }
