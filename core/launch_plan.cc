@@ -20,7 +20,8 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
   plan.schedule.raster = std::max(1, schedule.raster);
   const auto split = static_cast<std::size_t>(plan.schedule.split_k);
   plan.grid = static_cast<std::uint32_t>(tiles * split);
-  if (footprint.persistent && sm_count > 0) {
+  // A cluster has one tile only.
+  if (footprint.persistent && !footprint.cluster_split && sm_count > 0) {
     plan.grid = std::min(plan.grid, static_cast<std::uint32_t>(sm_count));
   }
   if (footprint.cluster_split) {
@@ -36,9 +37,10 @@ LaunchPlan make_launch_plan(const Footprint& footprint, const Problem& problem, 
 }
 
 TokenBox token_box(const Footprint& footprint, int m) {
-  constexpr int kBlock = 64;
-  if (m >= footprint.token_tile) return {footprint.token_tile, footprint.depth_tile};
-  return {m, kBlock};
+  if (m >= footprint.token_tile && !footprint.persistent) {
+    return {footprint.token_tile, footprint.depth_tile};
+  }
+  return {std::min(m, footprint.token_tile), kBoxDepth};
 }
 
 }  // namespace w4tune

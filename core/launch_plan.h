@@ -49,8 +49,12 @@ struct LaunchPlan {
   std::size_t counter_count = 0;  // 32-bit counters, 0 without a split
 };
 
-// What one tensor copy of x brings: a whole step, or, where M does not fill the tile, 64 deep of
-// the tokens there are: copies that reach beyond the last token are slow (docs/kernels.md).
+// Depth of a block of the weight layout, which is what one tensor copy of w brings.
+inline constexpr int kBoxDepth = 64;
+
+// What one tensor copy of x brings: a whole step, or 64 deep where CTAs are persistent or where M
+// does not fill the tile, then of the tokens there are: copies that reach beyond the last token are
+// slow (docs/kernels.md).
 struct TokenBox {
   int tokens = 0;
   int depth = 0;

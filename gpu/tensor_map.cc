@@ -31,11 +31,11 @@ CUtensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row
   return map;
 }
 
-CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile, int depth_tile) {
+CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile) {
   constexpr int kFragmentRows = 16;
   constexpr int kDepthWords = 4;  // 16 nibbles
   return map_matrix(packed, rows / kFragmentRows, k * kDepthWords, std::int64_t{k} * kDepthWords,
-                    row_tile / kFragmentRows, depth_tile * kDepthWords);
+                    row_tile / kFragmentRows, kBoxDepth * kDepthWords);
 }
 
 KernelMaps kernel_maps(const Footprint& footprint, const Problem& problem,
@@ -46,8 +46,7 @@ KernelMaps kernel_maps(const Footprint& footprint, const Problem& problem,
     maps.tokens = map_matrix(args.x, args.m, args.k, args.ldx, box.tokens, box.depth);
   }
   if (footprint.persistent) {
-    maps.weights =
-        map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile, footprint.depth_tile);
+    maps.weights = map_weights(args.w, weight_rows(problem), args.k, footprint.row_tile);
   }
   return maps;
 }

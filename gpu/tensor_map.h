@@ -21,8 +21,8 @@ CUtensorMap map_matrix(const void* data, int rows, int columns, std::int64_t row
                        int box_rows, int box_columns);
 
 // A packed weight (core/weight_layout.h) as such a matrix: each 16 rows are one, of 16-bit words,
-// so that a box is a tile of `row_tile` rows and `depth_tile` of depth.
-CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile, int depth_tile);
+// so that a box is `row_tile` rows, kBoxDepth deep.
+CUtensorMap map_weights(const void* packed, int rows, int k, int row_tile);
 
 // What a GEMM kernel takes behind its GemmArgs: of x if Footprint::token_map, of w if persistent,
 // else zeros that no kernel reads.

@@ -19,6 +19,7 @@ constexpr const char* kTokenTile = "token_tile";
 constexpr const char* kDepthTile = "depth_tile";
 constexpr const char* kStages = "stages";
 constexpr const char* kDequant = "dequant";
+constexpr const char* kReduce = "reduce";
 constexpr const char* kSplit = "split_k";
 constexpr const char* kRaster = "raster";
 
@@ -28,6 +29,7 @@ constexpr int kMostStages = 12;
 // One configuration with its derived sizes, named as in wgmma.cuh.
 struct Shape {
   int warpgroups, fragments, token_tile, depth_tile, stages;
+  int reduce = 0;
 
   [[nodiscard]] int row_tile() const { return 64 * fragments * warpgroups; }
   [[nodiscard]] int sums() const { return fragments * token_tile / 2; }  // of a thread
@@ -44,7 +46,7 @@ struct Shape {
 
 Shape shape_of(const KernelConfig& config) {
   return {config.at(kWarpgroups), config.at(kFragments), config.at(kTokenTile),
-          config.at(kDepthTile), config.at(kStages)};
+          config.at(kDepthTile),  config.at(kStages),    config.at(kReduce)};
 }
 
 std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& device,
@@ -77,6 +79,13 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
        [=](auto v) {
          return Shape{v[0], v[1], v[2], v[3], v[4]}.smem_bytes() <= smem;
        }},
+      {"the shares of a cluster wait where the ring was",
+       {kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages, kReduce, kSplit},
+       [](auto v) {
+         const Shape shape{v[0], v[1], v[2], v[3], v[4]};
+         const int eights = ceil_div(shape.token_tile / 8, v[6]) * v[6];
+         return v[5] == 0 || shape.row_tile() * eights * 32 <= shape.stages * shape.stage_bytes();
+       }},
       // Of experience: what breaks these can't win.
       {"a smaller token tile would need no more tiles",
        {kTokenTile},
@@ -91,9 +100,9 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
        {kWarpgroups, kFragments},
        [rows](auto v) { return 64 * v[0] * v[1] <= rows; }},
       {"partials of the split exceed the workspace or twice what is read",
-       {kWarpgroups, kFragments, kTokenTile, kSplit},
+       {kWarpgroups, kFragments, kTokenTile, kSplit, kReduce},
        [=](auto v) {
-         if (v[3] == 1) return true;
+         if (v[3] == 1 || v[4] == 1) return true;
          const double bytes = partial_bytes(workload, 64 * v[0] * v[1], v[2], v[3]);
          const double read = static_cast<double>(weight_bytes(problem)) + 2.0 * m * k;
          return bytes <= static_cast<double>(max_workspace_bytes) && bytes <= 2.0 * read;
@@ -101,6 +110,15 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
       {"too few tiles to keep the SMs busy, or a split with nothing to fill",
        {kWarpgroups, kFragments, kTokenTile, kSplit},
        [=](auto v) { return fills_sms(workload, device, 64 * v[0] * v[1], v[2], v[3], 2); }},
+      {"only a split can be reduced through a cluster",
+       {kReduce, kSplit},
+       [](auto v) { return v[0] == 0 || v[1] > 1; }},
+      {"a cluster has one tile, so all of them must find room at once",
+       {kWarpgroups, kFragments, kTokenTile, kReduce, kSplit},
+       [=](auto v) {
+         const int tiles = ceil_div(rows, 64 * v[0] * v[1]) * ceil_div(m, v[2]);
+         return v[3] == 0 || tiles * v[4] <= device.sm_count;
+       }},
       {"two buffers leave the copy engine no time",
        {kDepthTile, kStages, kSplit},
        [k](auto v) { return v[1] > 2 || k / v[0] / v[2] <= 2; }},
@@ -134,6 +152,7 @@ Space WgmmaTiles::space(const Workload& workload, const DeviceInfo& device,
                 {kDepthTile, {64, 128, 256}},
                 {kStages, std::move(stages)},
                 {kDequant, {0, 1}},
+                {kReduce, {0, 1}},
                 {kSplit, {1, 2, 3, 4, 6, 8}},
                 {kRaster, {1}}},
                constraints(workload, device, max_workspace_bytes));
@@ -150,6 +169,7 @@ Footprint WgmmaTiles::footprint(const KernelConfig& config, const Problem& /*pro
   footprint.token_map = true;
   footprint.dependent = true;
   footprint.persistent = true;
+  footprint.cluster_split = shape.reduce == 1;
   return footprint;
 }
 
@@ -165,6 +185,7 @@ std::string WgmmaTiles::source(const KernelConfig& config, const Problem& proble
   static constexpr int kDepthTile = {};
   static constexpr int kStages = {};
   static constexpr int kGroupSize = {};
+  static constexpr int kReduce = {};
   static constexpr bool kGeglu = {};
 }};
 extern "C" __global__ void __launch_bounds__(w4::num_threads<Config>(), 1)
@@ -176,7 +197,7 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args,
 )",
       wgmma_text(shape.token_tile, problem.dtype), element_name(problem.dtype), shape.warpgroups,
       shape.fragments, shape.token_tile, shape.depth_tile, shape.stages, group_parameter(problem),
-      problem.op == Op::kGeglu);
+      shape.reduce, problem.op == Op::kGeglu);
 }
 
 Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
@@ -213,7 +234,7 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   constexpr double kWideReduceUs = 2.0;
   cost.total_us += kLaunchUs - cost.launch_us;
   cost.launch_us = kLaunchUs;
-  if (work.plan.schedule.split_k > 1) {
+  if (work.plan.schedule.split_k > 1 && shape.reduce == 0) {
     cost.total_us += kWideReduceUs;
     cost.reduce_us += kWideReduceUs;
   }

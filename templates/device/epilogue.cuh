@@ -156,47 +156,47 @@ struct Epilogue {
       }
       if (!Shares{args, tile, split, thread, vote, team}.gather(sums, places)) return;
     }
-    constexpr int kBatch = 4;  // units under way
 #pragma unroll
     for (int row = 0; row < Config::kRowTile; row += 16) {
-      const bool rows = row_begin + row < weight_rows(args);
-      float scale[2] = {1.0F, 1.0F};
-      if constexpr (Config::kGroupSize == 0) {
-        const u16* const scales =
-            static_cast<const u16*>(args.scales) + (rows ? row_begin + row : 0) + lane / 4;
-        scale[0] = Element::to_f32(load_global_u16(scales));
-        scale[1] = Element::to_f32(load_global_u16(scales + 8));
-      }
-      int token = token_begin + lane / 4;
-      u16* y = static_cast<u16*>(args.y) + token * args.ldy +
-               (row_begin + row) / (Config::kGeglu ? 2 : 1);
+      const Rows rows = rows_at(row);
 #pragma unroll
       for (int first = 0; first < kTokenFragments; first += kBatch) {
-        u32 out[kBatch][2];
+        float v[kBatch][4];
 #pragma unroll
         for (int b = 0; b < kBatch; ++b) {
-          if (first + b >= kTokenFragments) break;
-          const float* const v = sums[row / 16 * kTokenFragments + first + b];
-          float scaled[4];
+          // Beyond the last one nothing is stored.
+          const int t = first + b < kTokenFragments ? first + b : first;
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            scaled[i] = Config::kGroupSize == 0 ? v[i] * scale[i / 2] : v[i];
-          }
-          columns(scaled, out[b]);
+          for (int i = 0; i < 4; ++i) v[b][i] = sums[row / 16 * kTokenFragments + t][i];
         }
+        store_fragments(rows, first, 1, v);
+      }
+    }
+  }
+
+  // The same of the token fragments first, first + step, ... alone, where `load(r, n, part)` gives
+  // what share `part` has summed up of the n-th of them in 16-row fragment r.
+  template <class Load>
+  __device__ __forceinline__ void finish_some(int first, int step, const Load& load) const {
 #pragma unroll
-        for (int b = 0; b < kBatch; ++b) {
-          if (first + b >= kTokenFragments) break;
-          const bool valid = rows && token < args.m;
-          if constexpr (Config::kGeglu) {
-            store_global_4_if(valid, y + lane % 4 * 2, out[b][0]);
-          } else {
-            const int column = (lane % 2 == 1 ? 8 : 0) + lane % 4 / 2 * 4;
-            store_global_8_if(valid, y + column, out[b][0], out[b][1]);
+    for (int row = 0; row < Config::kRowTile; row += 16) {
+      const Rows rows = rows_at(row);
+      for (int n = 0; first + n * step < kTokenFragments; n += kBatch) {
+        float v[kBatch][4] = {};
+        for (int part = 0; part < args.split_k; ++part) {
+          F32x4 share[kBatch];
+#pragma unroll
+          for (int b = 0; b < kBatch; ++b) {
+            const bool valid = first + (n + b) * step < kTokenFragments;
+            share[b] = load(row / 16, valid ? n + b : n, part);
           }
-          token += 8;
-          y += 8 * args.ldy;
+#pragma unroll
+          for (int b = 0; b < kBatch; ++b) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[b][i] += share[b].v[i];
+          }
         }
+        store_fragments(rows, first + n * step, step, v);
       }
     }
   }
@@ -231,6 +231,55 @@ struct Epilogue {
   }
 
  private:
+  static constexpr int kBatch = 4;  // units under way
+
+  // 16 rows of the tile.
+  struct Rows {
+    bool valid;
+    float scale[2];  // of rows g and g + 8
+    u16* y;          // their first column
+  };
+  __device__ __forceinline__ Rows rows_at(int row) const {
+    Rows rows = {row_begin + row < weight_rows(args), {1.0F, 1.0F}, nullptr};
+    if constexpr (Config::kGroupSize == 0) {
+      const u16* const scales = static_cast<const u16*>(args.scales) +
+                                (rows.valid ? row_begin + row : 0) + thread % 32 / 4;
+      rows.scale[0] = Element::to_f32(load_global_u16(scales));
+      rows.scale[1] = Element::to_f32(load_global_u16(scales + 8));
+    }
+    rows.y = static_cast<u16*>(args.y) + (row_begin + row) / (Config::kGeglu ? 2 : 1);
+    return rows;
+  }
+
+  // Stores token fragments `first`, first + step, ... of the tile.
+  __device__ __forceinline__ void store_fragments(const Rows& rows, int first, int step,
+                                                  const float (&sums)[kBatch][4]) const {
+    const int lane = thread % 32;
+    u32 out[kBatch][2];
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      float scaled[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        scaled[i] = Config::kGroupSize == 0 ? sums[b][i] * rows.scale[i / 2] : sums[b][i];
+      }
+      columns(scaled, out[b]);
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int fragment = first + b * step;
+      const int token = token_begin + fragment * 8 + lane / 4;
+      const bool valid = rows.valid && fragment < kTokenFragments && token < args.m;
+      u16* const y = rows.y + token * args.ldy;
+      if constexpr (Config::kGeglu) {
+        store_global_4_if(valid, y + lane % 4 * 2, out[b][0]);
+      } else {
+        const int column = (lane % 2 == 1 ? 8 : 0) + lane % 4 / 2 * 4;
+        store_global_8_if(valid, y + column, out[b][0], out[b][1]);
+      }
+    }
+  }
+
   // What lane 4g + t stores of a unit for its token g: columns 2t, 2t + 1 of 8 (GeGLU), or four of
   // 16.
   __device__ __forceinline__ static void columns(const float* v, u32 (&out)[2]) {

@@ -117,7 +117,14 @@ __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// Stores 16 bytes to the shared memory of a CTA of the cluster; they count on its barrier.
+// Stores 16 bytes to the shared memory of a CTA of the cluster.
+__device__ __forceinline__ void store_cluster_f32x4(u32 to, const float* v) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(to), "f"(v[0]), "f"(v[1]),
+               "f"(v[2]), "f"(v[3])
+               : "memory");
+}
+
+// The same; they count on its barrier, one by one (many take long: docs/kernels.md).
 __device__ __forceinline__ void store_cluster_f32x4(u32 to, const float* v, u32 mbarrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, "

@@ -16,19 +16,24 @@
 //              a step ahead
 //   producer   one thread that requests everything, tile after tile: the first data of the next one
 //              come while the last one is computed and stored
-//   lead       the second warpgroup begins kLead steps after the first and stays behind, so that
-//              one multiplies while the other stores y
+//   lead       where a CTA has several tiles, or GeGLU at its end, the second warpgroup begins
+//   kLead
+//              steps after the first and stays behind, so that one multiplies while the other
+//              stores y
 //
 // Where threads hold more sums than the file divided by the threads leaves room for, the producer's
 // warp comes with three that only give their registers away.
 //
-// The split_k shares of a tile meet in the workspace (epilogue.cuh), each warp's rows apart.
+// The split_k shares of a tile meet
+//   kReduce 0: in the workspace (epilogue.cuh), each warp's rows apart;
+//   kReduce 1: as a cluster, where the ring was: of each eight tokens one CTA gets the sums of all
+//              and adds them in the order of the split. Each CTA has one tile only.
 //
 // Run-time arguments: N, K, M, split. Requires (host side, templates/wgmma.cc):
 //   rows % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx % 8 == 0.
 //
 // Config: kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages, kGroupSize (0: one scale per
-//   row, on the final sums; else an FP16 or BF16 scale on each weight), kGeglu, Element.
+//   row, on the final sums; else an FP16 or BF16 scale on each weight), kReduce, kGeglu, Element.
 #pragma once
 
 #include "dequant.cuh"
@@ -63,6 +68,7 @@ struct WgmmaTiles {
   static constexpr int kStages = Config::kStages;
   static constexpr int kLead = kStages / 2;
   static constexpr int kMeet = 15;  // a named barrier; 1 to 8 are of the warps' ends
+  static constexpr bool kCluster = Config::kReduce == 1;
 
   // 256 threads of 232 registers and 128 of 40 are what 384 of 168 began with.
   static constexpr bool kTakes = takes_registers<Config>();
@@ -81,12 +87,14 @@ struct WgmmaTiles {
   static constexpr int kBlockPieces = 4;                   // of 128 bytes, in an L0 block
   static constexpr u32 kPieceBytes = kRowTile / 16 * 128;  // of all rows of the tile
   static constexpr u32 kStageBytes = kTokenBytes + kRowTile / 16 * kRowBytes;
-  // Shared memory: ring | barriers: full and empty of each buffer, turn, votes of the warps.
+  // Shared memory: ring | barriers: full of each block and empty of each buffer, turn, votes of the
+  // warps.
   static constexpr u32 kBarriers = kStages * kStageBytes;
 
   static_assert(kWarpgroups == 1 || kWarpgroups == 2, "who leads and who follows");
   static_assert(kBlocks * kFragments % 2 == 0, "operands of products under way alternate");
-  static_assert(kStages >= 2 && kStages <= 12, "33 places of 8 bytes in 512");
+  static_assert(kStages >= 2 && kStages * (kBlocks + 1) + 1 + kConsumers <= 64,
+                "64 barriers in 512 bytes");
 
   // What one warp leaves: a tile of its own to the epilogue, so that units are known to the
   // compiler (counted within a larger tile their places took registers: 540 bytes spilled).
@@ -155,10 +163,18 @@ struct WgmmaTiles {
   __device__ __forceinline__ u32 barrier_at(int index) const {
     return shared + kBarriers + static_cast<u32>(index) * 8;
   }
-  __device__ __forceinline__ u32 full(int slot) const { return barrier_at(slot); }
-  __device__ __forceinline__ u32 empty(int slot) const { return barrier_at(kStages + slot); }
-  __device__ __forceinline__ u32 turn() const { return barrier_at(2 * kStages); }
-  __device__ __forceinline__ u32 vote() const { return barrier_at(2 * kStages + 1 + warp); }
+  __device__ __forceinline__ u32 full(int slot, int block) const {
+    return barrier_at(slot * kBlocks + block);
+  }
+  __device__ __forceinline__ u32 empty(int slot) const {
+    return barrier_at(kStages * kBlocks + slot);
+  }
+  __device__ __forceinline__ u32 turn() const { return barrier_at(kStages * (kBlocks + 1)); }
+  __device__ __forceinline__ u32 vote() const {
+    return barrier_at(kStages * (kBlocks + 1) + 1 + warp);
+  }
+
+  __device__ __forceinline__ bool clustered() const { return kCluster && args.split_k > 1; }
 
   // A buffer and which of its uses.
   struct Ring {
@@ -174,11 +190,12 @@ struct WgmmaTiles {
 
   // ---- producer ---------------------------------------------------------------------------------
 
+  // By a consumer: the producer has its first tile to find.
   __device__ __forceinline__ void init_barriers() const {
     if (lane == 0) {
 #pragma unroll
       for (int slot = 0; slot < kStages; ++slot) {
-        mbarrier_init(full(slot), 1);
+        for (int i = 0; i < kBlocks; ++i) mbarrier_init(full(slot, i), 1);
         mbarrier_init(empty(slot), kConsumers);
       }
       mbarrier_init(turn(), 4);
@@ -187,54 +204,58 @@ struct WgmmaTiles {
     warp_sync();
   }
 
-  __device__ __forceinline__ void request_weights(const Item& item, int step, int slot) const {
-    // The box of x's map (core/launch_plan.h, token_box) ends with the tokens.
+  // The 64 deep of each block have a barrier of their own: products begin with the first ones.
+  __device__ __forceinline__ void request_weights(const Item& item, int step, int slot,
+                                                  int i) const {
+    // The box of x's map (core/launch_plan.h, token_box) ends with the tokens. What lies behind the
+    // last one in shared memory stays as it was: products of a token touch no other.
     const int box = args.m < Config::kTokenTile ? args.m : Config::kTokenTile;
-    mbarrier_expect(full(slot), kBlocks * static_cast<u32>(box) * 128 + kRowTile / 16 * kRowBytes);
-    tensor_copy_3d(stage(slot) + kTokenBytes, &weights_map, 0, item.row_begin / 16,
-                   (item.step_begin + step) * kBlocks * kBlockPieces, full(slot));
+    mbarrier_expect(full(slot, i), static_cast<u32>(box) * 128 + kRowTile / 16 * 512);
+    tensor_copy_3d(stage(slot) + kTokenBytes + static_cast<u32>(i * kBlockPieces) * kPieceBytes,
+                   &weights_map, 0, item.row_begin / 16,
+                   ((item.step_begin + step) * kBlocks + i) * kBlockPieces, full(slot, i));
   }
 
-  __device__ __forceinline__ void request_tokens(const Item& item, int step, int slot) const {
-    const int block = (item.step_begin + step) * kBlocks;
-    if (args.m >= Config::kTokenTile) {
-      tensor_copy_3d(stage(slot), &tokens_map, 0, item.token_begin, block, full(slot));
-      return;
-    }
-    // What lies behind the last token in shared memory stays as it was: products of a token touch
-    // no other.
-    for (int i = 0; i < kBlocks; ++i) {
-      tensor_copy_3d(stage(slot) + static_cast<u32>(i) * kTokenBlockBytes, &tokens_map, 0,
-                     item.token_begin, block + i, full(slot));
-    }
+  __device__ __forceinline__ void request_tokens(const Item& item, int step, int slot,
+                                                 int i) const {
+    tensor_copy_3d(stage(slot) + static_cast<u32>(i) * kTokenBlockBytes, &tokens_map, 0,
+                   item.token_begin, (item.step_begin + step) * kBlocks + i, full(slot, i));
   }
 
   __device__ __forceinline__ void produce() const {
+    Item item = item_at(block_index());
+    if (lane == 0) {
+      prefetch_tensor_map(&tokens_map);
+      prefetch_tensor_map(&weights_map);
+    }
+    meet();
     if (!elect_one()) return;
     Ring ring;
     bool reused = false;  // the ring's buffers have been filled once
     int early = 0;        // steps whose weights have been requested
     // Beginning early there is time to fill: weights may be read already, x may not.
     if (args.dependent != 0) {
-      const Item item = item_at(block_index());
       early = item.num_steps < kStages ? item.num_steps : kStages;
-      for (int step = 0; step < early; ++step) request_weights(item, step, step);
+      for (int step = 0; step < early; ++step) {
+        for (int i = 0; i < kBlocks; ++i) request_weights(item, step, step, i);
+      }
       dependency_wait();
     }
-    for (int index = block_index(); index < num_items; index += grid_size()) {
-      const Item item = item_at(index);
+    for (int index = block_index(); index < num_items;) {
       for (int step = 0; step < item.num_steps; ++step) {
         if (reused) mbarrier_wait(empty(ring.slot), ring.parity ^ 1);
-        // x last: it comes from L2.
-        if (early > 0) {
-          --early;
-        } else {
-          request_weights(item, step, ring.slot);
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i) {
+          // x last: it comes from L2.
+          if (early == 0) request_weights(item, step, ring.slot, i);
+          request_tokens(item, step, ring.slot, i);
         }
-        request_tokens(item, step, ring.slot);
+        if (early > 0) --early;
         ring.advance();
         if (ring.slot == 0) reused = true;
       }
+      index += grid_size();
+      item = item_at(index);
     }
   }
 
@@ -292,8 +313,9 @@ struct WgmmaTiles {
 
   // Products of one step. Those of the last block and fragment stay under way, and with them the
   // operands of one half of `a`.
-  __device__ __forceinline__ void multiply(int step, int slot, const Scales& scales,
+  __device__ __forceinline__ void multiply(int step, const Ring& ring, const Scales& scales,
                                            u32 (&a)[2][4][4]) {
+    const int slot = ring.slot;
     const u64 tokens = wgmma_tokens(stage(slot));
     u32 pairs[kFragments][2];
 #pragma unroll
@@ -301,6 +323,7 @@ struct WgmmaTiles {
       const int i = j / kFragments;  // block
       const int r = j % kFragments;
       u32(&operand)[4][4] = a[j % 2];
+      if (r == 0) mbarrier_wait(full(slot, i), ring.parity);
       load_weights(slot, scales, r, i, pairs[r], operand);
       const u64 b = tokens + i * wgmma_distance(kTokenBlockBytes);
       wgmma_fence();
@@ -314,6 +337,17 @@ struct WgmmaTiles {
     }
   }
 
+  __device__ __forceinline__ End end(const Item& item) const {
+    return {args,
+            item.tile * kConsumers + warp,
+            item.split,
+            item.row_begin + warp * Part::kRowTile,
+            item.token_begin,
+            lane,
+            vote(),
+            warp};
+  }
+
   __device__ __forceinline__ void store(const Item& item) const {
     float sums[kFragments * kTokens][4];
 #pragma unroll
@@ -321,15 +355,42 @@ struct WgmmaTiles {
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[u][i] = acc[u / kTokens][u % kTokens * 4 + i];
     }
-    const End end{args,
-                  item.tile * kConsumers + warp,
-                  item.split,
-                  item.row_begin + warp * Part::kRowTile,
-                  item.token_begin,
-                  lane,
-                  vote(),
-                  warp};
-    end.finish_whole(sums);
+    end(item).finish_whole(sums);
+  }
+
+  // Where this warp's sums of 16 rows and the n-th eight tokens that a CTA finishes wait there, as
+  // share `from` left them.
+  __device__ __forceinline__ u32 share_at(int n, int from, int r) const {
+    const int place = ((n * args.split_k + from) * kFragments + r) * kConsumers + warp;
+    return shared + static_cast<u32>((place * 32 + lane) * 16);
+  }
+
+  // Eight tokens after eight tokens, the CTAs of a cluster finish one in turn.
+  __device__ __forceinline__ void store_clustered(const Item& item) const {
+    const int ranks = args.split_k;
+    cluster_barrier();  // the rings of all are read
+    int to = 0;
+    int n = 0;
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+      for (int r = 0; r < kFragments; ++r) {
+        const u32 at = share_at(n, item.split, r);
+        if (to == item.split) {
+          store_shared_f32x4(at, acc[r] + t * 4);
+        } else {
+          store_cluster_f32x4(cluster_address(at, to), acc[r] + t * 4);
+        }
+      }
+      if (++to == ranks) {
+        to = 0;
+        ++n;
+      }
+    }
+    cluster_barrier();
+    end(item).finish_some(item.split, ranks, [&](int r, int n, int from) {
+      return load_shared_f32x4(share_at(n, from, r));
+    });
   }
 
   __device__ __forceinline__ void consume() {
@@ -338,8 +399,11 @@ struct WgmmaTiles {
     int index = block_index();
     Item item = item_at(index);
     Scales next = load_scales(item, 0);
-    if (kWarpgroups == 2 && warpgroup == 1) mbarrier_wait(turn(), 0);
-    bool leads = kWarpgroups == 2 && warpgroup == 0;
+    // GeGLU is much to compute at the end, a cluster ends together.
+    const bool apart =
+        kWarpgroups == 2 && !clustered() && (Config::kGeglu || num_items > grid_size());
+    if (apart && warpgroup == 1) mbarrier_wait(turn(), 0);
+    bool leads = apart && warpgroup == 0;
     bool may_write = false;
     for (; index < num_items; index += grid_size()) {
       const Item following = item_at(index + grid_size() < num_items ? index + grid_size() : index);
@@ -351,8 +415,7 @@ struct WgmmaTiles {
       for (int step = 0; step < item.num_steps; ++step) {
         const Scales scales = next;
         next = step + 1 < item.num_steps ? load_scales(item, step + 1) : load_scales(following, 0);
-        mbarrier_wait(full(ring.slot), ring.parity);
-        multiply(step, ring.slot, scales, operands);
+        multiply(step, ring, scales, operands);
         ring.advance();
         if (leads && (step + 1 == kLead || step + 1 == item.num_steps)) {
           leads = false;
@@ -363,7 +426,11 @@ struct WgmmaTiles {
       release(ring.slot == 0 ? kStages - 1 : ring.slot - 1);
       if (!may_write) dependency_wait();  // long over for the producer
       may_write = true;
-      store(item);
+      if (clustered()) {
+        store_clustered(item);
+      } else {
+        store(item);
+      }
       item = following;
     }
   }
@@ -373,17 +440,16 @@ struct WgmmaTiles {
     if (warp >= kConsumers) {
       if constexpr (kTakes) {
         give_registers<kProducerRegisters>();
-        if (warp > kConsumers) return;
+        if (warp > kConsumers) {
+          meet_cluster();
+          return;
+        }
       }
-      if (lane == 0) {
-        prefetch_tensor_map(&tokens_map);
-        prefetch_tensor_map(&weights_map);
-      }
-      init_barriers();
-      meet();
       produce();
       warp_sync();
+      meet_cluster();
     } else {
+      if (warp == 0) init_barriers();
       if constexpr (kTakes) take_registers<kConsumerRegisters>();
       meet();
       consume();
@@ -393,6 +459,12 @@ struct WgmmaTiles {
  private:
   // Barriers are initialised, everywhere. Warps that have ended are not waited for.
   __device__ __forceinline__ void meet() const { barrier_named(kMeet, 32 * (kConsumers + 1)); }
+  // As in store_clustered(), of those that have nothing to store.
+  __device__ __forceinline__ void meet_cluster() const {
+    if (!clustered()) return;
+    cluster_barrier();
+    cluster_barrier();
+  }
 };
 
 template <class Config>

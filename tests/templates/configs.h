@@ -44,12 +44,13 @@ inline KernelConfig config_of(const MmaTileCorner& c) {
 struct WgmmaCorner {
   int warpgroups, fragments, token_tile, depth_tile, stages;
   int dequant = 0;  // 1: a scale per row
+  int reduce = 0;   // 1: through a cluster
 };
 
 inline KernelConfig config_of(const WgmmaCorner& c) {
   return parse_kernel_config(fmt::format(
-      "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} dequant={}",
-      c.warpgroups, c.fragments, c.token_tile, c.depth_tile, c.stages, c.dequant));
+      "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} dequant={} reduce={}",
+      c.warpgroups, c.fragments, c.token_tile, c.depth_tile, c.stages, c.dequant, c.reduce));
 }
 
 struct MmaRegCorner {
@@ -248,6 +249,9 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {2, 2, 128, 64, 9},
            {2, 2, 128, 128, 4},
            {2, 2, 104, 256, 2},
+           {1, 1, 88, 128, 4, 0, 1},
+           {2, 1, 256, 128, 3, 0, 1},
+           {2, 2, 128, 128, 4, 1, 1},
        }) {
     if (sm == 90) configs.push_back(config_of(corner));
   }

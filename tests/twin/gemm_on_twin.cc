@@ -111,9 +111,9 @@ TwinOutcome GemmOnTwin::run(int m, const TwinLaunch& launch) const {
   w4::TensorMap weights_map{};
   if (footprint.persistent) {
     constexpr int kWords = 4;  // of 16 bits for 16 rows and one of depth
-    weights_map = map_matrix(args.w, weight_rows(problem_) / 16, args.k * kWords,
-                             std::int64_t{args.k} * kWords, footprint.row_tile / 16,
-                             footprint.depth_tile * kWords);
+    weights_map =
+        map_matrix(args.w, weight_rows(problem_) / 16, args.k * kWords,
+                   std::int64_t{args.k} * kWords, footprint.row_tile / 16, kBoxDepth * kWords);
   }
   const w4::twin::Launch on_twin{.grid = static_cast<int>(plan.grid),
                                  .threads = static_cast<int>(plan.threads),

@@ -36,6 +36,7 @@ inline int cluster_rank() { twin::fail("clusters are not in the twin"); }
 inline void cluster_arrive() { twin::fail("clusters are not in the twin"); }
 inline void cluster_wait() { twin::fail("clusters are not in the twin"); }
 inline void mbarrier_wait_cluster(u32, u32) { twin::fail("clusters are not in the twin"); }
+inline void store_cluster_f32x4(u32, const float*) { twin::fail("clusters are not in the twin"); }
 inline void store_cluster_f32x4(u32, const float*, u32) {
   twin::fail("clusters are not in the twin");
 }
