@@ -51,7 +51,8 @@ std::string clock_text(const ComparedRow& row, ClockRule rule) {
 
 std::string note_text(const ComparedRow& row, ClockRule rule) {
   const std::string clocks = clock_text(row, rule);
-  return row.reason + (row.reason.empty() || clocks.empty() ? "" : "; ") + clocks;
+  return fmt::format("{}{}{}", row.reason, row.reason.empty() || clocks.empty() ? "" : "; ",
+                     clocks);
 }
 
 Colour colour_of(Verdict verdict) {
@@ -71,8 +72,8 @@ std::string verdict_text(Verdict verdict, bool colour) {
 Table row_table(const Comparison& comparison, const ComparisonOptions& options, std::size_t other,
                 bool colour) {
   const std::string b = letter(other);
-  Table table = {{"problem", ">M", ">A us", fmt::format(">{} us", b), ">ratio", "interval", "verdict",
-                  "kernel", "note"}};
+  Table table = {{"problem", ">M", ">A us", fmt::format(">{} us", b), ">ratio", "interval",
+                  "verdict", "kernel", "note"}};
   for (const ComparedRow& row : comparison.rows) {
     table.push_back({to_string(row.workload.problem), fmt::format("{}", row.workload.m),
                      fmt::format("{:.2f}", row.a_us), fmt::format("{:.2f}", row.b_us),
@@ -249,16 +250,17 @@ std::string comparison_text(const Compared& compared, bool colour) {
   for (std::size_t i = 0; i < compared.comparisons.size(); ++i) {
     const Comparison& comparison = compared.comparisons[i];
     const std::string title = fmt::format("{} against A", letter(i + 1));
-    out += "\n" + painted(title, colour ? Colour::kBold : Colour::kNone) + "\n";
+    out += fmt::format("\n{}\n", painted(title, colour ? Colour::kBold : Colour::kNone));
     add_section(out, "environments differ:", environment_lines(comparison));
     out += "\n";
     for (const std::string& line : caveat_lines(comparison, compared.options)) out += line + "\n";
-    out += "\n" + format_table(row_table(comparison, compared.options, i + 1, colour));
+    out +=
+        fmt::format("\n{}", format_table(row_table(comparison, compared.options, i + 1, colour)));
     add_section(out, "without a partner:", unmatched_lines(comparison, i + 1));
     add_section(out, "changed kernels:", change_lines(comparison));
-    out += "\n" + format_table(mean_table(comparison)) + "\n" + counts_line(comparison) + "\n";
+    out += fmt::format("\n{}\n{}\n", format_table(mean_table(comparison)), counts_line(comparison));
   }
-  return out + "\n" + method_line(compared) + "\n";
+  return fmt::format("{}\n{}\n", out, method_line(compared));
 }
 
 std::string comparison_markdown(const Compared& compared) {
@@ -267,16 +269,16 @@ std::string comparison_markdown(const Compared& compared) {
   for (std::size_t i = 0; i < compared.reports.size(); ++i) {
     reports.push_back(report_line(compared.reports[i], i));
   }
-  out += markdown_list(reports) + "\n" + method_line(compared) + "\n";
+  out += fmt::format("{}\n{}\n", markdown_list(reports), method_line(compared));
   for (std::size_t i = 0; i < compared.comparisons.size(); ++i) {
     const Comparison& comparison = compared.comparisons[i];
     out += fmt::format("\n## {} against A\n\n{}\n", letter(i + 1), counts_line(comparison));
     add_markdown_section(out, "Environments differ", environment_lines(comparison));
-    out += "\n" + markdown_list(caveat_lines(comparison, compared.options)) + "\n";
+    out += fmt::format("\n{}\n", markdown_list(caveat_lines(comparison, compared.options)));
     out += markdown_table(row_table(comparison, compared.options, i + 1, false));
     add_markdown_section(out, "Without a partner", unmatched_lines(comparison, i + 1));
     add_markdown_section(out, "Changed kernels", change_lines(comparison));
-    out += "\n### Geometric means\n\n" + markdown_table(mean_table(comparison));
+    out += fmt::format("\n### Geometric means\n\n{}", markdown_table(mean_table(comparison)));
   }
   return out;
 }

@@ -13,7 +13,7 @@ namespace {
 // Beyond this many standard deviations of the resampled median lies nothing that counts.
 constexpr double kReach = 8.0;
 constexpr double kMostAtoms = 64.0;
-constexpr double kNegligible = 1e-10;
+constexpr double kNegligible = 1e-7;  // probability of a value
 
 // P(more than half of `draws` have a property of probability p); draws is odd.
 double majority(int draws, double p) {

@@ -17,7 +17,8 @@ constexpr double kAlpha = 0.05;            // of an interval, and of all verdict
 constexpr double kNormalReach = 1.959964;  // standard deviations that hold 1 - kAlpha
 constexpr std::size_t kLeastSamples = 9;   // fewer have no tails to speak of
 constexpr std::size_t kLeastControls = 8;
-constexpr double kClockShare = 0.005;  // clocks closer than this are one clock
+// Clocks closer than this, or than the threshold, are one clock: they move no verdict.
+constexpr double kClockShare = 0.01;
 
 // What says where and how was measured, in the order it is told.
 constexpr std::array kEnvironment = {
@@ -58,8 +59,8 @@ double middle_us(const Timing& timing) {
   return timing.time_us.empty() ? timing.time_us_median : median(timing.time_us);
 }
 
-bool clocks_differ(double a_mhz, double b_mhz) {
-  return std::abs(std::log(a_mhz / b_mhz)) > kClockShare;
+bool clocks_differ(double a_mhz, double b_mhz, double share) {
+  return std::abs(std::log(a_mhz / b_mhz)) > share;
 }
 
 // Rows of two reports that are of one workload.
@@ -82,7 +83,7 @@ RunNoise run_noise(const Report& a, const Report& b, const std::vector<Pair>& pa
     const auto& b_mhz = theirs->timing.clock_mhz;
     if (a_mhz.empty() != b_mhz.empty()) continue;
     // At another clock the same code is no control.
-    if (!a_mhz.empty() && clocks_differ(median(a_mhz), median(b_mhz))) continue;
+    if (!a_mhz.empty() && clocks_differ(median(a_mhz), median(b_mhz), kClockShare)) continue;
     logs.push_back(std::log(middle_us(mine->timing) / middle_us(theirs->timing)));
   }
   noise.controls = static_cast<int>(logs.size());
@@ -100,11 +101,12 @@ std::vector<double> cycles_of(const Timing& timing) {
   return cycles;
 }
 
-std::optional<ComparedRow::Clocks> differing_clocks(const Timing& a, const Timing& b) {
+std::optional<ComparedRow::Clocks> differing_clocks(const Timing& a, const Timing& b,
+                                                    double share) {
   if (a.clock_mhz.empty() || b.clock_mhz.empty()) return std::nullopt;
   const double a_mhz = median(a.clock_mhz);
   const double b_mhz = median(b.clock_mhz);
-  if (!clocks_differ(a_mhz, b_mhz)) return std::nullopt;
+  if (!clocks_differ(a_mhz, b_mhz, share)) return std::nullopt;
   return ComparedRow::Clocks{a_mhz, b_mhz, middle_us(a) * a_mhz / (middle_us(b) * b_mhz)};
 }
 
@@ -180,7 +182,9 @@ class Judge {
   // The p-values are of the least favourable difference within the threshold, for both directions.
   void judge_samples(Judged& out, const Timing& a, const Timing& b) const {
     ComparedRow& row = out.row;
-    if (options_.clock_rule != ClockRule::kTime) row.clocks = differing_clocks(a, b);
+    if (options_.clock_rule != ClockRule::kTime) {
+      row.clocks = differing_clocks(a, b, std::min(kClockShare, limit_));
+    }
     std::vector<LogRatio> ratios;
     if (!row.clocks || options_.clock_rule == ClockRule::kBoth) {
       ratios.emplace_back(a.time_us, b.time_us, noise_);

@@ -50,8 +50,8 @@ TEST(Bootstrap, IsWhatResamplingTendsTo) {
   double cumulated = 0.0;
   for (const auto& [value, probability] : atoms) {
     cumulated += probability;
-    const auto below = std::count_if(medians.begin(), medians.end(),
-                                     [&](double m) { return m <= value + 1e-12; });
+    const auto below =
+        std::count_if(medians.begin(), medians.end(), [&](double m) { return m <= value + 1e-12; });
     EXPECT_NEAR(static_cast<double>(below) / kResamples, cumulated, 0.012) << value;
   }
 }
