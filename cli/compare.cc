@@ -21,7 +21,9 @@ constexpr const char* kResults = "results";
 constexpr std::size_t kMostReports = 26;  // letters
 
 struct Options {
-  std::vector<std::string> reports;
+  std::string a;
+  std::string b;
+  std::vector<std::string> more;
   std::string gpu;
   std::string threshold = "1%";
   std::string run_noise = "0.3%";
@@ -91,11 +93,13 @@ int exit_code(const std::vector<Comparison>& comparisons, const std::vector<std:
 int run(const Options& options) {
   Compared compared;
   compared.options = comparison_options(options);
-  if (options.reports.size() > kMostReports) {
+  std::vector<std::string> names = {options.a, options.b};
+  names.insert(names.end(), options.more.begin(), options.more.end());
+  if (names.size() > kMostReports) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("compare takes at most {} reports.", kMostReports));
   }
-  for (const std::string& name : options.reports) {
+  for (const std::string& name : names) {
     compared.reports.push_back(read_report(find_report(name), [&](const DeviceInfo& device) {
       return is_named(device, options.gpu);
     }));
@@ -125,49 +129,53 @@ int run(const Options& options) {
 
 void add_compare(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("compare", "Which workloads are faster or slower");
+  CLI::App* command =
+      app.add_subcommand("compare", "Which workloads are faster in one report than in another");
   command->footer(
-      "Each report (a file of tune or bench, a cache file, or a name in results/) is held against\n"
-      "the first. FASTER and SLOWER: by more than the threshold, beyond doubt among all "
-      "workloads.\n"
-      "SAME: the 95 % interval of the ratio lies within the threshold. Else UNCLEAR, with the\n"
-      "reason.\n"
+      "A report is a file of tune or bench, a cache file, or a name in results/. For each "
+      "workload\n"
+      "A's time over B's, with its 95 % interval:\n"
+      "  FASTER, SLOWER  B is, by more than the threshold, beyond doubt among all workloads\n"
+      "  SAME            the interval lies within the threshold\n"
+      "  UNCLEAR         anything else, with the reason\n"
       "\n"
-      "Exit codes: 0 compared, and nothing of --fail-on; 1 a file is missing or a cache file "
-      "cannot\n"
-      "be used; 2 usage, a file that is no report, a damaged one, or one of a newer version, or\n"
-      "nothing in common; with --fail-on 5 something is slower, 6 unclear, 7 missing (the first\n"
-      "of them that applies).\n"
+      "Exit codes:\n"
+      "  0  compared, and nothing of --fail-on\n"
+      "  1  a file is missing, or a cache file cannot be used\n"
+      "  2  usage; a file that is no report, is damaged or newer than this w4tune; nothing in "
+      "common\n"
+      "  5, 6, 7  with --fail-on: something is slower, unclear, missing (the first that applies)\n"
       "Examples:\n"
       "  w4tune compare before.json after.json\n"
       "  w4tune compare before.json after.json --fail-on slower,missing --markdown\n"
       "  w4tune compare a40.json a40_power_capped.json a40_locked.json --clocks time\n"
       "  w4tune compare pi05.db pi05_new_driver.db --gpu a40 --threshold 2%");
-  command->add_option("reports", options->reports, "Two reports or more")
+  command->add_option("A", options->a, "The report that others are held against")
       ->required()
-      ->expected(2, static_cast<int>(kMostReports))
-      ->type_name("A B");
+      ->type_name("");
+  command->add_option("B", options->b, "A report held against it")->required()->type_name("");
+  command->add_option("C", options->more, "More of them")->type_name("");
   command->add_option("--threshold", options->threshold, "A smaller share of a time is the same")
       ->type_name("SHARE")
       ->capture_default_str();
   command
-      ->add_option(
-          "--run-noise", options->run_noise,
-          "Deviation between runs that intervals allow for; more where the baselines say so")
+      ->add_option("--run-noise", options->run_noise,
+                   "How far runs of one kernel deviate, at least; baselines may show more")
       ->type_name("SHARE")
       ->capture_default_str();
   command
       ->add_option("--clocks", options->clocks,
-                   "Where SM clocks differ, judge by time, by cycles, or by both, which must agree")
+                   "Where SM clocks differ, judge by time, cycles, or both (must agree)")
       ->type_name("RULE")
       ->capture_default_str();
   command->add_flag("--ignore-protocol", options->ignore_protocol,
                     "Judge times that were taken by different protocols, too");
   command->add_option("--gpu", options->gpu, "Of a cache file the winners of this GPU")
       ->type_name("NAME");
-  command->add_option("--fail-on", options->fail_on, "slower, unclear, missing: exit codes 5, 6, 7")
+  command->add_option("--fail-on", options->fail_on, "Say by the exit code that something is so")
       ->type_name("WHAT,...")
       ->delimiter(',')
+      ->allow_extra_args(false)  // they are reports
       ->check(CLI::IsMember({"slower", "unclear", "missing"}));
   add_json_option(*command, options->json);
   CLI::Option* json = command->get_option("--json");

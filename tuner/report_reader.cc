@@ -36,10 +36,14 @@ std::string text_of(const json& value) {
   return printable(value.is_string() ? value.get<std::string>() : value.dump());
 }
 
+// Microseconds that a launch may take: a bound on what arithmetic must stand.
+bool is_time(double time_us) { return time_us >= 1e-6 && time_us <= 1e12; }
+
+bool is_clock(double clock_mhz) { return clock_mhz >= 1e-3 && clock_mhz <= 1e6; }
+
 // A clock that could not be read is 0: all of a row are then as good as unknown.
 std::vector<double> known_clocks(std::vector<double> clocks) {
-  const bool known = std::all_of(clocks.begin(), clocks.end(),
-                                 [](double clock) { return std::isfinite(clock) && clock > 0.0; });
+  const bool known = std::all_of(clocks.begin(), clocks.end(), is_clock);
   return known ? std::move(clocks) : std::vector<double>{};
 }
 
@@ -109,18 +113,22 @@ class Parser {
     };
     try {
       return json::parse(bytes, not_too_deep);
-    } catch (const json::exception& error) {
-      std::string_view text = error.what();
-      if (text.find("unexpected end of input") != std::string_view::npos) {
+    } catch (const json::parse_error& error) {
+      if (error.byte > bytes.size()) {
         damaged(fmt::format("it ends after {} bytes in the midst of its JSON", bytes.size()));
       }
-      // Without "[json.exception.parse_error.101] ".
-      if (const auto mark = text.find("] "); mark != std::string_view::npos) {
-        text.remove_prefix(mark + 2);
-      }
-      damaged(
-          fmt::format("it is not JSON: {}", printable(std::string(text.substr(0, kLongestQuote)))));
+      not_json(error.what());
+    } catch (const json::out_of_range& error) {  // a number beyond double
+      not_json(error.what());
     }
+  }
+  [[noreturn]] void not_json(std::string_view reason) const {
+    // Without "[json.exception.parse_error.101] ".
+    if (const auto mark = reason.find("] "); mark != std::string_view::npos) {
+      reason.remove_prefix(mark + 2);
+    }
+    damaged(
+        fmt::format("it is not JSON: {}", printable(std::string(reason.substr(0, kLongestQuote)))));
   }
 
   void check_schema(const json& document) const {
@@ -167,11 +175,9 @@ class Parser {
     return value.get<int>();
   }
 
-  [[nodiscard]] double positive(const json& value, const std::string& where) const {
+  [[nodiscard]] double time_us(const json& value, const std::string& where) const {
     const double number = value.is_number() ? value.get<double>() : 0.0;
-    if (!std::isfinite(number) || number <= 0.0) {
-      damaged(fmt::format("{} is not a positive number", where));
-    }
+    if (!is_time(number)) damaged(fmt::format("{} is no time", where));
     return number;
   }
 
@@ -185,7 +191,7 @@ class Parser {
     }
     std::vector<double> out;
     for (std::size_t i = 0; i < values.size(); ++i) {
-      out.push_back(positive(values[i], fmt::format("{}[{}]", place, i)));
+      out.push_back(time_us(values[i], fmt::format("{}[{}]", place, i)));
     }
     return out;
   }
@@ -213,7 +219,7 @@ class Parser {
   [[nodiscard]] Timing timing(const json& object, const std::string& where) const {
     Timing timing;
     timing.time_us_median =
-        positive(member(object, "time_us_median", where), where + ".time_us_median");
+        time_us(member(object, "time_us_median", where), where + ".time_us_median");
     timing.time_us = samples(object, "time_us_samples", where);
     timing.clock_mhz = clocks(object, timing.time_us.size(), where);
     return timing;
@@ -336,34 +342,40 @@ Report read_cache(const std::string& path, const std::function<bool(const Device
   return report;
 }
 
-// A cache's numbers are as little to be trusted as a report's.
-void check_rows(const Report& report) {
+bool is_plausible(const Timing& timing) {
+  return is_time(timing.time_us_median) &&
+         std::all_of(timing.time_us.begin(), timing.time_us.end(), is_time);
+}
+
+// Sorted, and checked: a cache's numbers are as little to be trusted as a report's.
+Report sound(Report report) {
+  std::stable_sort(report.rows.begin(), report.rows.end(),
+                   [](const ReportRow& a, const ReportRow& b) { return a.workload < b.workload; });
   const auto refuse = [&](const ReportRow& row, std::string_view what) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} is damaged: {} {}. Write it again.", report.name,
+                fmt::format("report {} is damaged: {} {}. Write it again.", report.name,
                             to_string(row.workload), what));
   };
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
     const ReportRow& row = report.rows[i];
-    const auto good = [](double time) { return std::isfinite(time) && time > 0.0; };
-    if (!good(row.timing.time_us_median) ||
-        !std::all_of(row.timing.time_us.begin(), row.timing.time_us.end(), good)) {
-      refuse(row, "has a time that is not positive");
+    if (!is_plausible(row.timing) || (row.baseline && !is_plausible(row.baseline->timing))) {
+      refuse(row, "has what is no time");
     }
     if (i > 0 && report.rows[i - 1].workload == row.workload) refuse(row, "is there twice");
   }
+  return report;
 }
 
 }  // namespace
 
+Report parse_report(const std::string& bytes, const std::string& name) {
+  return sound(Parser(name).parse(bytes));
+}
+
 Report read_report(const std::string& path, const std::function<bool(const DeviceInfo&)>& wanted) {
   const std::string bytes = read_bytes(path);
-  Report report =
-      bytes.rfind(kDatabaseMagic, 0) == 0 ? read_cache(path, wanted) : Parser(path).parse(bytes);
-  std::stable_sort(report.rows.begin(), report.rows.end(),
-                   [](const ReportRow& a, const ReportRow& b) { return a.workload < b.workload; });
-  check_rows(report);
-  return report;
+  if (bytes.rfind(kDatabaseMagic, 0) != 0) return parse_report(bytes, path);
+  return sound(read_cache(path, wanted));
 }
 
 }  // namespace w4tune

@@ -50,6 +50,9 @@ struct Report {
   std::vector<ReportRow> rows;                     // by problem and m; untuned ones are left out
 };
 
+// A report from its JSON; messages call it `name`. Throws Error{kInvalidArgument}.
+Report parse_report(const std::string& bytes, const std::string& name);
+
 // Reads a report, or the winners of a cache file: of the GPU that `wanted` accepts, of which there
 // must be one. Throws Error{kNotFound} when the file can't be read, Error{kDatabase} for a cache
 // file that cannot be used, and Error{kInvalidArgument} for whatever is neither.

@@ -56,6 +56,7 @@ TEST(Compare, ExitCodesAreThoseOfFailOn) {
   EXPECT_EQ(compare(a + " " + faster + all).exit_code, 0) << "faster and added rows are no failure";
   EXPECT_EQ(compare(a + " " + slower).exit_code, 0) << "without --fail-on nothing fails";
   EXPECT_EQ(compare(a + " " + slower + all).exit_code, 5);
+  EXPECT_EQ(compare(all + " " + a + " " + slower).exit_code, 5) << "options may come first";
   EXPECT_EQ(compare(a + " " + unclear + all).exit_code, 6);
   EXPECT_EQ(compare(a + " " + unclear + " --fail-on slower,missing").exit_code, 0);
   EXPECT_EQ(compare(a + " " + fewer + all).exit_code, 7);
@@ -90,7 +91,7 @@ TEST(Compare, BadInputIsOneLineAndADocumentedExitCode) {
       {a + " --fail-on faster", 2, "--fail-on"},
       {a + " --json --csv", 2, "--json"},
       {a + " --csv --markdown", 2, "--markdown"},
-      {"", 2, "reports"}};
+      {"", 2, "B is required"}};
   for (const auto& [arguments, code, text] : cases) {
     const CommandResult outcome = compare(a + " " + arguments);
     EXPECT_EQ(outcome.exit_code, code) << arguments << ": " << outcome.out;

@@ -146,6 +146,7 @@ TEST(ReportReader, FilesThatAreNoReportsAreRefusedInOneLine) {
   refused("", "ends after 0 bytes in the midst of its JSON");
   refused("hello", "is damaged: it is not JSON: parse error at line 1, column 1");
   refused(std::string("\x1b[2J\n\x00\xff", 7), "it is not JSON");
+  refused("[1e999]", "it is not JSON: number overflow parsing '1e999'");
   refused("[1]", "is neither a report nor a cache file of w4tune");
   refused("null", "is neither a report");
   refused(R"({"schema": 7})", "is neither a report");
@@ -200,10 +201,11 @@ TEST(ReportReader, DamagedValuesAreRefusedWithTheirPlace) {
   refused("/rows/0/m", 968, "gemm_n4096_k1024_g128_f16 m=968 is there twice");
   refused("/rows/0/provenance", "guessed", "rows[0]: provenance 'guessed' is not known");
   refused("/rows/0/config", nullptr, "rows[0].config is not a text");
-  refused("/rows/0/time_us_median", nullptr, "rows[0].time_us_median is not a positive number");
-  refused("/rows/0/time_us_median", -1.0, "rows[0].time_us_median is not a positive number");
+  refused("/rows/0/time_us_median", nullptr, "rows[0].time_us_median is no time");
+  refused("/rows/0/time_us_median", -1.0, "rows[0].time_us_median is no time");
+  refused("/rows/0/time_us_median", 1e300, "rows[0].time_us_median is no time");
   refused("/rows/0/time_us_samples", "5", "rows[0].time_us_samples is not an array");
-  refused("/rows/0/time_us_samples/1", 0, "rows[0].time_us_samples[1] is not a positive number");
+  refused("/rows/0/time_us_samples/1", 0, "rows[0].time_us_samples[1] is no time");
   refused("/rows/0/time_us_samples", std::vector<int>(kMostSamples + 1, 1),
           "rows[0].time_us_samples has 100001 samples, more than 100000");
   refused("/rows/0/clock_mhz_samples", {1700.0}, "rows[0] has 1 clocks for 3 samples");
