@@ -89,7 +89,7 @@ Table mean_table(const Comparison& comparison) {
   Table table = {{"geometric mean of", ">workloads", ">ratio", "interval"}};
   const auto add = [&](const GroupMean& mean) {
     table.push_back({mean.name, fmt::format("{}", mean.rows), fmt::format("{:.3f}", mean.ratio),
-                     interval_text(mean.interval)});
+                     mean.interval ? interval_text(mean.interval) : "not all have samples"});
   };
   for (const GroupMean& mean : comparison.by_problem) add(mean);
   for (const GroupMean& mean : comparison.by_tokens) add(mean);
@@ -274,7 +274,10 @@ std::string comparison_markdown(const Compared& compared) {
     const Comparison& comparison = compared.comparisons[i];
     out += fmt::format("\n## {} against A\n\n{}\n", letter(i + 1), counts_line(comparison));
     add_markdown_section(out, "Environments differ", environment_lines(comparison));
-    out += fmt::format("\n{}\n", markdown_list(caveat_lines(comparison, compared.options)));
+    for (const std::string& line : caveat_lines(comparison, compared.options)) {
+      out += fmt::format("\n{}\n", line);
+    }
+    out += "\n";
     out += markdown_table(row_table(comparison, compared.options, i + 1, false));
     add_markdown_section(out, "Without a partner", unmatched_lines(comparison, i + 1));
     add_markdown_section(out, "Changed kernels", change_lines(comparison));

@@ -343,7 +343,7 @@ Report read_cache(const std::string& path, const std::function<bool(const Device
 }
 
 bool is_plausible(const Timing& timing) {
-  return is_time(timing.time_us_median) &&
+  return timing.time_us.size() <= kMostSamples && is_time(timing.time_us_median) &&
          std::all_of(timing.time_us.begin(), timing.time_us.end(), is_time);
 }
 
@@ -359,7 +359,7 @@ Report sound(Report report) {
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
     const ReportRow& row = report.rows[i];
     if (!is_plausible(row.timing) || (row.baseline && !is_plausible(row.baseline->timing))) {
-      refuse(row, "has what is no time");
+      refuse(row, "has what is no time, or too many of them");
     }
     if (i > 0 && report.rows[i - 1].workload == row.workload) refuse(row, "is there twice");
   }
