@@ -25,7 +25,7 @@ std::string report_line(const Report& report, std::size_t index) {
                      value_of(report, "gpu"), value_of(report, "date"), report.rows.size());
 }
 
-std::string percent(double share) { return fmt::format("{:.4g} %", 100.0 * share); }
+std::string percent(double share) { return fmt::format("{:.3g} %", 100.0 * share); }
 
 std::string method_line(const Compared& compared) {
   return fmt::format(

@@ -42,13 +42,14 @@ bool agrees(const Report& a, const Report& b, const char* key) {
   return value_of(a, key) == value_of(b, key);
 }
 
+// Only what both tell: a cache file or a report of bench does not know everything.
 std::vector<EnvironmentDifference> environment_differences(const Report& a, const Report& b) {
+  const auto tells = [](const std::string& value) { return !value.empty() && value != "null"; };
   std::vector<EnvironmentDifference> differences;
   for (const char* key : kEnvironment) {
-    const bool told = a.environment.count(key) != 0 && b.environment.count(key) != 0;
-    if (told && !agrees(a, b, key)) {
-      differences.push_back({key, value_of(a, key), value_of(b, key)});
-    }
+    const std::string mine = value_of(a, key);
+    const std::string theirs = value_of(b, key);
+    if (tells(mine) && tells(theirs) && mine != theirs) differences.push_back({key, mine, theirs});
   }
   return differences;
 }

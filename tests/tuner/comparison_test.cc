@@ -351,6 +351,10 @@ TEST(Comparison, RowsWithoutAPartnerAndEnvironmentsAreTold) {
   b.rows.pop_back();             // m 1, 2
   b.environment["commit"] = "new";
   b.environment["cuda"] = "13.0";  // a does not tell
+  a.environment["source_hash"] = "abc";
+  b.environment["source_hash"] = "";
+  a.environment["mma_denormals"] = "null";
+  b.environment["mma_denormals"] = "true";
   b.environment["date"] = "later";
   a.environment["date"] = "sooner";
   const Comparison comparison = compare(a, b);
