@@ -87,11 +87,7 @@ std::optional<Composite> read_composite(const Statement& row) {
 }
 
 Winner read_winner(const Statement& row) {
-  return {.problem = {.op = parse_op(row.bytes("op")),
-                      .n = row.integer("n"),
-                      .k = row.integer("k"),
-                      .group_size = row.integer("group_size"),
-                      .dtype = parse_dtype(row.bytes("dtype"))},
+  return {.problem = read_problem(row),
           .m = row.integer("m"),
           .m_lo = row.integer("m_lo"),
           .m_hi = row.integer("m_hi"),
@@ -181,6 +177,14 @@ std::vector<DeviceRow> select_devices(const Database& database) {
   Statement select(database, sql::text("select_devices.sql"));
   while (select.step()) devices.push_back({.id = select.int64("id"), .info = read_device(select)});
   return devices;
+}
+
+Problem read_problem(const Statement& row) {
+  return {.op = parse_op(row.bytes("op")),
+          .n = row.integer("n"),
+          .k = row.integer("k"),
+          .group_size = row.integer("group_size"),
+          .dtype = parse_dtype(row.bytes("dtype"))};
 }
 
 Trial read_trial(const Statement& row, const Workload& workload) {

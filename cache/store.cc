@@ -8,6 +8,16 @@
 #include "generated/cache_sql.h"
 
 namespace w4tune {
+namespace {
+
+Baseline read_baseline(const Statement& row, std::string_view name) {
+  return {.name = std::string(name),
+          .detail = row.text("detail"),
+          .time_us = rows::decode_samples(row.bytes("time_us_samples")),
+          .clock_mhz = rows::decode_samples(row.bytes("clock_mhz_samples"))};
+}
+
+}  // namespace
 
 Store::Store(Database database) : database_(std::move(database)) {}
 
@@ -230,10 +240,7 @@ std::optional<Baseline> Store::find_baseline(std::int64_t run, const Workload& w
       .bind(":name", name)
       .bind(":protocol_hash", info.protocol_hash);
   if (!find.step()) return std::nullopt;
-  return Baseline{.name = std::string(name),
-                  .detail = find.text("detail"),
-                  .time_us = rows::decode_samples(find.bytes("time_us_samples")),
-                  .clock_mhz = rows::decode_samples(find.bytes("clock_mhz_samples"))};
+  return read_baseline(find, name);
 }
 
 // Winners
@@ -331,6 +338,42 @@ void Store::assign_stored_intervals(const Owner& owner) {
 std::vector<Winner> Store::winners(const DeviceInfo& device) const {
   const auto device_id = rows::find_device(database_, device);
   return device_id ? rows::select_winners(database_, *device_id) : std::vector<Winner>{};
+}
+
+std::vector<RunInfo> Store::winner_runs(const DeviceInfo& device) const {
+  std::vector<RunInfo> runs;
+  const auto device_id = rows::find_device(database_, device);
+  if (!device_id) return runs;
+  Statement select(database_, sql::text("select_winner_runs.sql"));
+  select.bind(":device_id", *device_id);
+  while (select.step()) {
+    runs.push_back({.device = device,
+                    .driver = select.text("driver"),
+                    .nvrtc = select.text("nvrtc"),
+                    .version = select.text("version"),
+                    .commit = select.text("commit_id"),
+                    .source_hash = select.text("source_hash"),
+                    .protocol_hash = select.text("protocol_hash"),
+                    .protocol = select.text("protocol"),
+                    .seed = static_cast<std::uint64_t>(select.int64("seed")),
+                    .copy_gbps = select.real("copy_gbps"),
+                    .mma_tflops = select.real("mma_tflops"),
+                    .started_at = select.text("started_at")});
+  }
+  return runs;
+}
+
+std::vector<std::pair<Workload, Baseline>> Store::winner_baselines(const DeviceInfo& device) const {
+  std::vector<std::pair<Workload, Baseline>> baselines;
+  const auto device_id = rows::find_device(database_, device);
+  if (!device_id) return baselines;
+  Statement select(database_, sql::text("select_winner_baselines.sql"));
+  select.bind(":device_id", *device_id);
+  while (select.step()) {
+    baselines.emplace_back(Workload{rows::read_problem(select), select.integer("m")},
+                           read_baseline(select, select.text("name")));
+  }
+  return baselines;
 }
 
 std::vector<std::string> Store::winner_protocols(const DeviceInfo& device) const {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cache/schema.h"
@@ -88,6 +89,11 @@ class Store {
 
   // What an earlier run's probe of this device (same name, sm and sm_count) found: see DeviceInfo.
   [[nodiscard]] std::optional<bool> mma_denormals(const DeviceInfo& device) const;
+  // What made the winners of the device, oldest first.
+  [[nodiscard]] std::vector<RunInfo> winner_runs(const DeviceInfo& device) const;
+  // What was measured beside them by the same protocol; an exported file has none.
+  [[nodiscard]] std::vector<std::pair<Workload, Baseline>> winner_baselines(
+      const DeviceInfo& device) const;
   // How the measured winners of the device were measured: the texts of their runs' protocols.
   [[nodiscard]] std::vector<std::string> winner_protocols(const DeviceInfo& device) const;
 

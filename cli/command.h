@@ -12,6 +12,10 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitNoDevice = 3;
 inline constexpr int kExitUntuned = 4;
+// Of compare --fail-on; where several apply, the first of them.
+inline constexpr int kExitSlower = 5;
+inline constexpr int kExitUnclear = 6;
+inline constexpr int kExitMissing = 7;
 
 // What to run once the command line has been read; returns the exit code.
 using Action = std::function<int()>;

@@ -1,121 +1,189 @@
-// w4tune compare: two reports, workload by workload.
+// w4tune compare: reports against the first of them, workload by workload.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "cli/command.h"
+#include "cli/comparison_output.h"
 #include "cli/options.h"
-#include "cli/table.h"
-#include "core/stats.h"
-#include "tuner/report.h"
+#include "cli/terminal.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
 namespace {
 
+namespace fs = std::filesystem;
+
+constexpr const char* kResults = "results";
+constexpr std::size_t kMostReports = 26;  // letters
+
 struct Options {
   std::string a;
   std::string b;
+  std::vector<std::string> more;
+  std::string gpu;
+  std::string threshold = "1%";
+  std::string run_noise = "0.3%";
+  std::string clocks = "both";
+  bool ignore_protocol = false;
+  std::vector<std::string> fail_on;
   bool json = false;
+  bool markdown = false;
+  bool csv = false;
 };
 
-const ReportRow* find_row(const Report& report, const Workload& workload) {
-  for (const ReportRow& row : report.rows) {
-    if (row.workload == workload) return &row;
+// A file, else what results/ has by that name: "h200/small_m_f16", or "small_m_f16" if there is
+// one.
+std::string find_report(const std::string& name) {
+  std::error_code ignored;
+  if (fs::exists(name, ignored)) return name;
+  std::vector<std::string> found;
+  for (fs::recursive_directory_iterator it(kResults, ignored), end; it != end;
+       it.increment(ignored)) {
+    if (it->path().extension() != ".json" && it->path().extension() != ".db") continue;
+    const std::string path = it->path().lexically_relative(kResults).generic_string();
+    const std::string stem = fs::path(path).replace_extension().generic_string();
+    const auto ends_so = [&](const std::string& text) {
+      const std::string whole = "/" + text;
+      const std::string part = "/" + name;
+      return whole.size() >= part.size() &&
+             whole.compare(whole.size() - part.size(), part.size(), part) == 0;
+    };
+    if (ends_so(path) || ends_so(stem)) found.push_back(it->path().generic_string());
   }
-  return nullptr;
+  if (found.size() == 1) return found.front();
+  if (found.empty()) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("report {} is neither a file nor a name in {}/. Check the path.", name,
+                            kResults));
+  }
+  std::sort(found.begin(), found.end());
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{} may be {}. Say which.", name, fmt::join(found, " or ")));
 }
 
-// Entries of the environment that say where and how it was measured, and differ.
-std::vector<std::string> differences(const Report& a, const Report& b) {
-  static const std::set<std::string> ignored = {"date", "copy_gbps", "mma_tflops"};
-  std::vector<std::string> lines;
-  for (const auto& [key, value] : a.environment) {
-    const auto other = b.environment.find(key);
-    const std::string theirs = other == b.environment.end() ? "(absent)" : other->second;
-    if (ignored.count(key) == 0 && value != theirs) {
-      lines.push_back(fmt::format("{}: {} -> {}", key, value, theirs));
-    }
+ComparisonOptions comparison_options(const Options& options) {
+  ComparisonOptions out;
+  out.threshold = parse_share(options.threshold);
+  out.run_noise = parse_share(options.run_noise);
+  out.clock_rule = parse_clock_rule(options.clocks);
+  out.ignore_protocol = options.ignore_protocol;
+  return out;
+}
+
+int exit_code(const std::vector<Comparison>& comparisons, const std::vector<std::string>& fail_on) {
+  const auto fails = [&](const char* what, auto&& has) {
+    return std::find(fail_on.begin(), fail_on.end(), what) != fail_on.end() &&
+           std::any_of(comparisons.begin(), comparisons.end(), has);
+  };
+  const auto any = [](Verdict verdict) {
+    return [verdict](const Comparison& each) { return each.count(verdict) > 0; };
+  };
+  if (fails("slower", any(Verdict::kSlower))) return kExitSlower;
+  if (fails("unclear", any(Verdict::kUnclear))) return kExitUnclear;
+  if (fails("missing", [](const Comparison& each) { return !each.missing.empty(); })) {
+    return kExitMissing;
   }
-  return lines;
+  return kExitOk;
 }
 
 int run(const Options& options) {
-  const Report a = read_report(options.a);
-  const Report b = read_report(options.b);
-  nlohmann::json rows = nlohmann::json::array();
-  std::vector<std::vector<std::string>> table = {
-      {"problem", ">M", ">A us", ">B us", ">A/B", "", "same kernel"}};
-  std::vector<double> ratios;
-  std::vector<std::string> only;
-  for (const ReportRow& mine : a.rows) {
-    const ReportRow* theirs = find_row(b, mine.workload);
-    if (theirs == nullptr) {
-      only.push_back(fmt::format("only in A: {}", to_string(mine.workload)));
-      continue;
-    }
-    const double ratio = mine.time_us_median / theirs->time_us_median;
-    ratios.push_back(ratio);
-    const bool mixed = mine.provenance != theirs->provenance;
-    const std::string note =
-        mixed ? mine.provenance + " -> " + theirs->provenance : mine.provenance;
-    table.push_back({to_string(mine.workload.problem), fmt::format("{}", mine.workload.m),
-                     fmt::format("{:.2f}", mine.time_us_median),
-                     fmt::format("{:.2f}", theirs->time_us_median), fmt::format("{:.3f}", ratio),
-                     note, mine.config == theirs->config ? "yes" : "no"});
-    rows.push_back({{"problem", to_string(mine.workload.problem)},
-                    {"m", mine.workload.m},
-                    {"a_us", mine.time_us_median},
-                    {"b_us", theirs->time_us_median},
-                    {"ratio", ratio},
-                    {"a_provenance", mine.provenance},
-                    {"b_provenance", theirs->provenance},
-                    {"a_config", mine.config},
-                    {"b_config", theirs->config}});
-  }
-  for (const ReportRow& theirs : b.rows) {
-    if (find_row(a, theirs.workload) == nullptr) {
-      only.push_back(fmt::format("only in B: {}", to_string(theirs.workload)));
-    }
-  }
-  if (ratios.empty()) {
+  Compared compared;
+  compared.options = comparison_options(options);
+  std::vector<std::string> names = {options.a, options.b};
+  names.insert(names.end(), options.more.begin(), options.more.end());
+  if (names.size() > kMostReports) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} and {} have no workload in common.", options.a, options.b));
+                fmt::format("compare takes at most {} reports.", kMostReports));
   }
-  const std::vector<std::string> changed = differences(a, b);
+  for (const std::string& name : names) {
+    compared.reports.push_back(read_report(find_report(name), [&](const DeviceInfo& device) {
+      return is_named(device, options.gpu);
+    }));
+  }
+  compared.comparisons = compare_reports(compared.reports, compared.options);
+  const int code = exit_code(compared.comparisons, options.fail_on);
+  for (const Comparison& comparison : compared.comparisons) {
+    if (!comparison.rows.empty() || code == kExitMissing) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} and {} have no workload in common.", comparison.a, comparison.b));
+  }
   if (options.json) {
-    fmt::print("{}\n", nlohmann::json{{"rows", rows},
-                                      {"geometric_mean", geometric_mean(ratios)},
-                                      {"environment_differences", changed},
-                                      {"unmatched", only}}
-                           .dump(1));
-    return kExitOk;
+    nlohmann::json document = comparison_json(compared);
+    document["exit_code"] = code;
+    fmt::print("{}\n", document.dump(1));
+  } else if (options.markdown) {
+    fmt::print("{}", comparison_markdown(compared));
+  } else if (options.csv) {
+    fmt::print("{}", comparison_csv(compared));
+  } else {
+    fmt::print("{}", comparison_text(compared, wants_colour()));
   }
-  for (const std::string& line : changed) fmt::print("differs in {}\n", line);
-  fmt::print("{}", format_table(table));
-  for (const std::string& line : only) fmt::print("{}\n", line);
-  fmt::print("geometric mean of A/B over {} workloads: {:.3f} (above 1: B is faster)\n",
-             ratios.size(), geometric_mean(ratios));
-  return kExitOk;
+  return code;
 }
 
 }  // namespace
 
 void add_compare(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("compare", "Compare two reports");
+  CLI::App* command =
+      app.add_subcommand("compare", "Which workloads are faster in one report than in another");
   command->footer(
-      "Prints the ratio of medians for each workload and their geometric mean; it does not judge\n"
-      "significance. Exit codes: 0 compared (whatever the ratios), 1 a report is missing, 2 a file "
-      "is\n"
-      "not a report or nothing matches.\n"
-      "Example:\n  w4tune compare before.json after.json");
-  command->add_option("a", options->a, "Report A")->required()->type_name("A");
-  command->add_option("b", options->b, "Report B")->required()->type_name("B");
+      "A report is a file of tune or bench, a cache file, or a name in results/. For each "
+      "workload\n"
+      "A's time over B's, with its 95 % interval:\n"
+      "  FASTER, SLOWER  B is, by more than the threshold, beyond doubt among all workloads\n"
+      "  SAME            the interval lies within the threshold\n"
+      "  UNCLEAR         anything else, with the reason\n"
+      "\n"
+      "Exit codes:\n"
+      "  0  compared, and nothing of --fail-on\n"
+      "  1  a file is missing, or a cache file cannot be used\n"
+      "  2  usage; a file that is no report, is damaged or newer than this w4tune; nothing in "
+      "common\n"
+      "  5, 6, 7  with --fail-on: something is slower, unclear, missing (the first that applies)\n"
+      "Examples:\n"
+      "  w4tune compare before.json after.json\n"
+      "  w4tune compare before.json after.json --fail-on slower,missing --markdown\n"
+      "  w4tune compare a40.json a40_power_capped.json a40_locked.json --clocks time\n"
+      "  w4tune compare pi05.db pi05_new_driver.db --gpu a40 --threshold 2%");
+  command->add_option("A", options->a, "The report that others are held against")
+      ->required()
+      ->type_name("");
+  command->add_option("B", options->b, "A report held against it")->required()->type_name("");
+  command->add_option("C", options->more, "More of them")->type_name("");
+  command->add_option("--threshold", options->threshold, "A smaller share of a time is the same")
+      ->type_name("SHARE")
+      ->capture_default_str();
+  command
+      ->add_option("--run-noise", options->run_noise,
+                   "How far runs of one kernel deviate, at least; baselines may show more")
+      ->type_name("SHARE")
+      ->capture_default_str();
+  command
+      ->add_option("--clocks", options->clocks,
+                   "Where SM clocks differ, judge by time, cycles, or both (must agree)")
+      ->type_name("RULE")
+      ->capture_default_str();
+  command->add_flag("--ignore-protocol", options->ignore_protocol,
+                    "Judge times that were taken by different protocols, too");
+  command->add_option("--gpu", options->gpu, "Of a cache file the winners of this GPU")
+      ->type_name("NAME");
+  command->add_option("--fail-on", options->fail_on, "Say by the exit code that something is so")
+      ->type_name("WHAT,...")
+      ->delimiter(',')
+      ->allow_extra_args(false)  // they are reports
+      ->check(CLI::IsMember({"slower", "unclear", "missing"}));
   add_json_option(*command, options->json);
+  CLI::Option* json = command->get_option("--json");
+  CLI::Option* markdown =
+      command->add_flag("--markdown", options->markdown, "Print Markdown")->excludes(json);
+  command->add_flag("--csv", options->csv, "Print CSV, one line a workload")
+      ->excludes(json)
+      ->excludes(markdown);
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -138,6 +138,19 @@ double parse_duration_s(const std::string& text) {
   invalid(fmt::format("duration '{}' has an unknown unit. Write it like 90s, 5m or 1h.", text));
 }
 
+double parse_share(const std::string& text) {
+  constexpr double kMost = 0.5;
+  const auto [value, unit] = parse_quantity(text, "share", "1% or 0.01");
+  if (!unit.empty() && unit != "%") {
+    invalid(fmt::format("share '{}' has an unknown unit. Write it like 1% or 0.01.", text));
+  }
+  const double share = unit == "%" ? 0.01 * value : value;
+  if (!(share >= 0.0 && share < kMost)) {
+    invalid(fmt::format("share '{}' is not from 0 to 50 %. Write it like 1% or 0.01.", text));
+  }
+  return share;
+}
+
 std::size_t parse_bytes(const std::string& text) {
   const auto [value, unit] = parse_quantity(text, "size", "64M or 1G");
   double factor = 1.0;
@@ -154,6 +167,12 @@ std::size_t parse_bytes(const std::string& text) {
     invalid(fmt::format("size '{}' is more than 64G.", text));
   }
   return static_cast<std::size_t>(value * factor);
+}
+
+bool is_named(const DeviceInfo& device, const std::string& name) {
+  if (name.empty() || device.name == name) return true;
+  const KnownDevice* known = find_known_device(name);
+  return known != nullptr && known == find_known_device(device.name);
 }
 
 Target find_target(const std::string& name) {

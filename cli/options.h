@@ -36,9 +36,13 @@ void add_plan_options(CLI::App& command, PlanOptions& options);
 
 // "5m", "90s", "1h", "300" (seconds). Throws Error{kInvalidArgument}.
 double parse_duration_s(const std::string& text);
+// "1%", "0.5%" or "0.005", below 50%. Throws Error{kInvalidArgument}.
+double parse_share(const std::string& text);
 // "64M", "1G", "4096". Throws Error{kInvalidArgument}.
 std::size_t parse_bytes(const std::string& text);
 
+// Whether `name`, as --gpu has it, means this device; an empty one means all.
+bool is_named(const DeviceInfo& device, const std::string& name);
 // The GPU that --gpu names: one that is here, or one to predict for.
 struct Target {
   DeviceInfo device;

@@ -82,12 +82,6 @@ std::vector<std::string> winner_row(const Winner& winner) {
           kernel_text(winner)};
 }
 
-bool is_wanted(const DeviceInfo& device, const std::string& gpu) {
-  if (gpu.empty() || device.name == gpu) return true;
-  const KnownDevice* known = find_known_device(gpu);
-  return known != nullptr && known == find_known_device(device.name);
-}
-
 int run(const Options& options) {
   std::optional<Problem> only;
   if (!options.problem.empty()) only = parse_problem(options.problem);
@@ -95,7 +89,7 @@ int run(const Options& options) {
   nlohmann::json document = nlohmann::json::array();
   bool found = false;
   for (const DeviceInfo& device : store.devices()) {
-    if (!is_wanted(device, options.gpu)) continue;
+    if (!is_named(device, options.gpu)) continue;
     std::vector<Winner> winners = store.winners(device);
     if (only) {
       winners.erase(std::remove_if(winners.begin(), winners.end(),

@@ -1,8 +1,8 @@
 #include "cli/table.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include "cli/terminal.h"
 
 namespace w4tune {
 
@@ -15,15 +15,15 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   for (std::size_t c = 0; c < columns; ++c) {
     right[c] = cells[0][c].rfind('>', 0) == 0;
     if (right[c]) cells[0][c].erase(0, 1);
-    for (const auto& row : cells) widths[c] = std::max(widths[c], row[c].size());
+    for (const auto& row : cells) widths[c] = std::max(widths[c], display_width(row[c]));
   }
   std::string out;
   for (const auto& row : cells) {
     std::string line;
     for (std::size_t c = 0; c < columns; ++c) {
       if (c > 0) line += "  ";
-      line += right[c] ? fmt::format("{:>{}}", row[c], widths[c])
-                       : fmt::format("{:<{}}", row[c], widths[c]);
+      const std::string space(widths[c] - display_width(row[c]), ' ');
+      line += right[c] ? space + row[c] : row[c] + space;
     }
     line.erase(line.find_last_not_of(' ') + 1);
     out += line + "\n";

@@ -7,7 +7,7 @@
 namespace w4tune {
 
 // The first row is the header. Columns are two spaces apart; those whose header begins with '>' are
-// aligned to the right (the mark is not printed).
+// aligned to the right (the mark is not printed). Cells may be painted (cli/terminal.h).
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
 }  // namespace w4tune

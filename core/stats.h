@@ -1,4 +1,4 @@
-// Order statistics of small samples.
+// Order statistics of small samples, and the correction for many tests.
 #pragma once
 
 #include <vector>
@@ -12,5 +12,12 @@ double median(std::vector<double> samples);
 double relative_spread(const std::vector<double>& samples);
 // Requires positive values.
 double geometric_mean(const std::vector<double>& values);
+// The standard deviation of normal values about their median, by the median distance from it: a few
+// wild values do not move it. Requires a value.
+double robust_deviation(const std::vector<double>& values);
+
+// Holm's adjusted p-values, in the order given: calling significant what is below `alpha` here is
+// wrong anywhere among all tests with a probability of at most `alpha`.
+std::vector<double> holm_adjusted(const std::vector<double>& p_values);
 
 }  // namespace w4tune

@@ -91,6 +91,7 @@ json row_json(const WorkloadResult& row) {
     }
     out["clock_mhz_median"] =
         winner.clock_mhz.empty() ? json(nullptr) : json(median(winner.clock_mhz));
+    out["clock_mhz_samples"] = winner.clock_mhz;
     out["floor_us"] = winner.floor_us;
     out["floor_fraction"] = winner.floor_us / winner.time_us_median;
     if (winner.provenance == Provenance::kMeasured) {
@@ -112,6 +113,7 @@ json row_json(const WorkloadResult& row) {
     out["baselines"][row.baseline->name] = {{"time_us_median", median(row.baseline->time_us)},
                                             {"time_us_samples", row.baseline->time_us},
                                             {"clock_mhz_median", median(row.baseline->clock_mhz)},
+                                            {"clock_mhz_samples", row.baseline->clock_mhz},
                                             {"detail", row.baseline->detail},
                                             {"note", baseline_note(problem)}};
   }
@@ -196,7 +198,7 @@ json report_json(const RunInfo& run, const TuneResult& result) {
                       {"dependent_us_median", median(chain.dependent_us)},
                       {"dependent_us_samples", chain.dependent_us}});
   }
-  json report = {{"schema", kReportSchema},
+  json report = {{"schema", fmt::format("{}{}", kReportSchema, kReportVersion)},
                  {"environment", environment_json(run, result)},
                  {"rows", std::move(rows)}};
   add_fp16(report, fp16_intervals(result));
@@ -235,37 +237,6 @@ void write_report(const std::string& path, const json& report) {
   write_file(path, report.dump(1) + "\n");
   write_file(std::filesystem::path(path).replace_extension(".md").string(),
              markdown_summary(report));
-}
-
-Report read_report(const std::string& path) {
-  std::ifstream stream(path);
-  if (!stream) {
-    throw Error(ErrorCode::kNotFound,
-                fmt::format("report {} can't be read. Check the path.", path));
-  }
-  Report report;
-  try {
-    const json document = json::parse(stream);
-    if (!document.is_object() || document.value("schema", "") != kReportSchema) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("{} is not a {} report. Write one with 'w4tune tune --report FILE'.",
-                              path, kReportSchema));
-    }
-    for (const auto& [key, value] : document.at("environment").items()) {
-      report.environment[key] = text_of(value);
-    }
-    for (const json& row : document.at("rows")) {
-      if (!row.contains("time_us_median")) continue;  // untuned
-      report.rows.push_back({workload_of(row), row.at("provenance").get<std::string>(),
-                             served(row).at("config").get<std::string>(), served_us(row),
-                             served(row).at("time_us_samples").get<std::vector<double>>(),
-                             baseline_us(row)});
-    }
-  } catch (const json::exception& error) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("report {} is damaged: {}. Write it again.", path, error.what()));
-  }
-  return report;
 }
 
 namespace {

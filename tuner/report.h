@@ -1,22 +1,22 @@
-// Report: what a run measured, as JSON ("w4tune.report/1") and as a Markdown summary made from it.
+// Report: what a run measured, as JSON and as a Markdown summary made from it.
+// tuner/report_reader.h reads it back.
 //
 // Rows carry raw samples, so that a reader can judge them again. Times in microseconds, clocks in
-// MHz.
+// MHz. Version 2 added the clock of each sample (clock_mhz_samples) to its median.
 #pragma once
 
-#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "cache/store.h"
-#include "core/problem.h"
 #include "tuner/options.h"
 
 namespace w4tune {
 
-inline constexpr std::string_view kReportSchema = "w4tune.report/1";
+// "schema" is the two together.
+inline constexpr std::string_view kReportSchema = "w4tune.report/";
+inline constexpr int kReportVersion = 2;
 
 nlohmann::json report_json(const RunInfo& run, const TuneResult& result);
 
@@ -26,24 +26,6 @@ void write_file(const std::string& path, std::string_view text);
 
 // The JSON to `path` and the summary beside it with the extension .md.
 void write_report(const std::string& path, const nlohmann::json& report);
-
-// A report as `compare` needs it: times and configurations of what serves.
-struct ReportRow {
-  Workload workload;
-  std::string provenance;
-  std::string config;
-  double time_us_median = 0.0;
-  std::vector<double> time_us;
-  double baseline_us = 0.0;  // 0: none
-};
-struct Report {
-  std::map<std::string, std::string> environment;  // values as text
-  std::vector<ReportRow> rows;
-};
-
-// Throws Error{kNotFound} when the file can't be read and Error{kInvalidArgument} when it is not a
-// report of this schema.
-Report read_report(const std::string& path);
 
 // A table for people: each row's time, share of the floor and ratio to the baseline, and where the
 // baseline is faster.

@@ -328,6 +328,34 @@ TEST(Store, TellsHowTheWinnersOfADeviceWereMeasured) {
   EXPECT_TRUE(store.winner_protocols(samples::device("NVIDIA L4")).empty());
 }
 
+TEST(Store, TellsWhatMadeTheWinnersAndWhatWasMeasuredBesideThem) {
+  Store store = Store::open(":memory:", Store::Mode::kReadWrite);
+  store.put_compilation(samples::config(), samples::compilation());
+  const Problem problem = samples::problem();
+  RunInfo info = samples::run_info();
+  const auto older = store.begin_run(info);
+  info.driver = "590.1";
+  info.protocol_hash = "protocol-2";
+  const auto newer = store.begin_run(info);
+  store.put_winners(older, problem, {samples::winner(10, Provenance::kMeasured)});
+  store.put_winners(newer, problem, {samples::winner(50, Provenance::kMeasured)});
+  store.put_winners(newer, problem, {samples::winner(64, Provenance::kPredicted)});
+  const auto runs = store.winner_runs(samples::device());
+  ASSERT_EQ(runs.size(), 2U);
+  EXPECT_EQ(runs[0].driver, "580.1");
+  EXPECT_EQ(runs[1].driver, "590.1");
+  EXPECT_EQ(runs[1].seed, info.seed);
+  for (const auto& [run, m] : {std::pair{older, 10}, {newer, 10}, {newer, 50}, {newer, 64}}) {
+    store.put_baseline(run, {problem, m}, {"cublaslt_f16", "", {1.0 * m, 2.0, 3.0}, {}});
+  }
+  const auto baselines = store.winner_baselines(samples::device());
+  ASSERT_EQ(baselines.size(), 2U) << "of the winner's own protocol, beside what was measured";
+  EXPECT_EQ(baselines[0].first, (Workload{problem, 10}));
+  EXPECT_EQ(baselines[1].second.time_us, (std::vector<double>{50.0, 2.0, 3.0}));
+  EXPECT_TRUE(store.winner_runs(samples::device("NVIDIA L4")).empty());
+  EXPECT_TRUE(store.winner_baselines(samples::device("NVIDIA L4")).empty());
+}
+
 TEST(Store, RunsKeepTheirFactsAndProbe) {
   const Folder folder;
   const std::string path = folder.file("w4tune.db");

@@ -158,8 +158,12 @@ TEST(Cli, PredictsShowsExportsAndCompares) {
 
   const auto compared = nlohmann::json::parse(
       w4tune_run("compare --json " + report + " " + report, "2>/dev/null").out);
-  EXPECT_EQ(compared.at("rows").size(), 2U);
-  EXPECT_DOUBLE_EQ(compared.at("geometric_mean").get<double>(), 1.0);
+  const auto& comparison = compared.at("comparisons").at(0);
+  EXPECT_EQ(comparison.at("counts").at("SAME"), 2);
+  EXPECT_EQ(comparison.at("geometric_means").at("all").at("ratio"), 1.0);
+  EXPECT_EQ(w4tune_run("compare --fail-on slower,unclear,missing " + report + " " + db).exit_code,
+            0)
+      << "the report and the cache file say the same";
 
   // The same command again gives the same rows.
   ASSERT_EQ(w4tune_run("--gpu a40 --m 1,10 --shape 4096,1024 --db " + db).exit_code, 0);

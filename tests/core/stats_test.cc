@@ -26,6 +26,21 @@ TEST(Stats, GeometricMean) {
   EXPECT_DOUBLE_EQ(geometric_mean({2.0, 0.5}), 1.0);
 }
 
+TEST(Stats, RobustDeviationIsThatOfNormalValuesAndIgnoresWildOnes) {
+  // The quartiles of a normal distribution lie 0.6745 deviations from its middle.
+  EXPECT_NEAR(robust_deviation({-0.6745, 0.0, 0.6745}), 1.0, 1e-4);
+  EXPECT_NEAR(robust_deviation({9.3255, 10.0, 10.6745, 9.3255, 1000.0}), 1.0, 1e-4);
+  EXPECT_EQ(robust_deviation({3.0}), 0.0);
+}
+
+TEST(Stats, HolmStepsDown) {
+  const std::vector<double> adjusted = holm_adjusted({0.01, 0.04, 0.03, 0.005});
+  const std::vector<double> expected = {0.03, 0.06, 0.06, 0.02};
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_DOUBLE_EQ(adjusted[i], expected[i]);
+  EXPECT_EQ(holm_adjusted({0.5, 0.9}), (std::vector<double>{1.0, 1.0})) << "never above 1";
+  EXPECT_TRUE(holm_adjusted({}).empty());
+}
+
 TEST(Stats, ASampleIsRequired) {
   EXPECT_DEATH(median({}), "needs a sample");
   EXPECT_DEATH(geometric_mean({}), "needs a value");

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "cache/store.h"
@@ -14,6 +15,7 @@
 #include "templates/mma_pipe.h"
 #include "tests/cache/samples.h"
 #include "tests/cli/run_command.h"
+#include "tests/tuner/sample_reports.h"
 
 namespace w4tune {
 namespace {
@@ -132,8 +134,39 @@ TEST(Golden, Show) {
   expect_golden("show.json", output_of("show --json --db " + db));
 }
 
+// Two reports with every verdict, a row of another clock, one without samples, and rows without a
+// partner.
+TEST(Golden, Compare) {
+  const samples::Folder folder;
+  const auto write = [&](const char* name, const std::vector<double>& times, double clock_mhz,
+                         const char* config) {
+    TuneResult result;
+    result.ceilings = {600.0, 120.0, "cublaslt_8192"};
+    int m = *name == 'a' ? 1 : 2;
+    for (const double time : times) {
+      WorkloadResult row = sample_row(m++, time, 0.0);
+      row.winner->candidate.config = parse_kernel_config(config);
+      row.winner->time_us.clear();
+      for (int i = -5; i <= 5; ++i) row.winner->time_us.push_back(time * (1.0 + 0.0005 * i));
+      if (m == 8) row.winner->time_us.clear();
+      row.winner->clock_mhz.assign(row.winner->time_us.size(), m == 7 ? clock_mhz : 1700.0);
+      result.rows.push_back(std::move(row));
+    }
+    RunInfo run = sample_run();
+    if (*name == 'b') run.nvrtc = "13.1";
+    write_file(folder.file(name), report_json(run, result).dump());
+  };
+  write("a.json", {5.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0}, 1700.0, "mma_pipe row_tile=64");
+  write("b.json", {10.5, 9.5, 10.0, 10.1, 11.0, 11.0, 20.0}, 1545.0, "mma_pipe row_tile=32");
+  const std::string command =
+      "cd " + folder.path().string() + " && " + W4TUNE_CLI + " compare a.json b.json";
+  expect_golden("compare.txt", run_command(command + " 2>&1").out);
+  expect_golden("compare.md", run_command(command + " --markdown 2>&1").out);
+}
+
 TEST(Golden, Help) {
   expect_golden("help.txt", output_of("--help"));
+  expect_golden("help_compare.txt", output_of("compare --help"));
   expect_golden("help_show.txt", output_of("show --help"));
   expect_golden("help_export.txt", output_of("export --help"));
 }
