@@ -66,8 +66,11 @@ void Progress::on_phase(const std::string& what) {
 
 void Progress::on_ceilings(const Ceilings& ceilings) {
   if (quiet_) return;
-  print(fmt::format("{}: {:.0f} GB/s, {:.0f} TFLOP/s ({})", predicting_ ? "assumed" : "measured",
-                    ceilings.copy_gbps, ceilings.mma_tflops, ceilings.mma_source));
+  print(fmt::format("{}: {:.0f} GB/s, {:.0f} TFLOP/s ({}{})", predicting_ ? "assumed" : "measured",
+                    ceilings.copy_gbps, ceilings.mma_tflops, ceilings.mma_source,
+                    ceilings.mma_sync_tflops > 0.0
+                        ? fmt::format("; {:.0f} by mma.sync alone", ceilings.mma_sync_tflops)
+                        : ""));
 }
 
 void Progress::on_workload(std::size_t index, std::size_t total, const Workload& workload,

@@ -228,7 +228,7 @@ TuneResult bench_winners(const std::string& path, const TuneOptions& options,
   TuneResult result;
   result.mma_denormals = image.devices.front().info.mma_denormals;
   observer.on_phase("measuring copy bandwidth and matrix rate");
-  result.ceilings = probe_ceilings(options.device, gpu.stream());
+  result.ceilings = probe_ceilings(options.device, gpu.utilities(), gpu.stream());
   observer.on_ceilings(result.ceilings);
   std::unique_ptr<ProblemOperands> data;
   for (std::size_t i = 0; i < winners.size(); ++i) {

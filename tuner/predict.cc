@@ -81,7 +81,7 @@ class PredictedRun {
 
   TuneResult run() {
     const Rates rates = assumed_rates(options_.device);
-    result_.ceilings = {rates.dram_gbps, rates.mma_tflops, "assumed"};
+    result_.ceilings = {rates.dram_gbps, rates.mma_tflops, "assumed", 0.0};
     observer_.on_ceilings(result_.ceilings);
     result_.mma_denormals = options_.device.mma_denormals;
     result_.assumed = describe(rates, options_.device);

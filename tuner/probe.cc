@@ -65,6 +65,22 @@ double matrix_tflops(const Stream& stream) {
   return 2.0 * kMatrix * static_cast<double>(kMatrix) * kMatrix / us * 1e-6;
 }
 
+double mma_sync_tflops(const DeviceInfo& device, const UtilityKernels& utilities,
+                       const Stream& stream) {
+  constexpr std::uint32_t kThreads = 256;
+  constexpr double kOperations = 8 * 4096.0;  // of a warp, a turn
+  constexpr int kCtasPerSm = 2;
+  const Buffer sink(sizeof(float));
+  auto* at = sink.as<float>();
+  int turns = 20000;  // some milliseconds
+  void* params[] = {&at, &turns};
+  const auto grid = static_cast<std::uint32_t>(device.sm_count * kCtasPerSm);
+  const double us = median_us(stream, [&] {
+    launch(utilities.function("w4_mma_rate"), grid, kThreads, 0, stream.handle(), params);
+  });
+  return kOperations * turns * (kThreads / 32.0) * grid / us * 1e-6;
+}
+
 }  // namespace
 
 bool probe_mma_denormals(const UtilityKernels& utilities, const Stream& stream) {
@@ -80,9 +96,11 @@ bool probe_mma_denormals(const UtilityKernels& utilities, const Stream& stream) 
   return lanes == kLanes;
 }
 
-Ceilings probe_ceilings(const DeviceInfo& device, const Stream& stream) {
+Ceilings probe_ceilings(const DeviceInfo& device, const UtilityKernels& utilities,
+                        const Stream& stream) {
   Ceilings ceilings;
   ceilings.copy_gbps = copy_gbps(stream);
+  ceilings.mma_sync_tflops = mma_sync_tflops(device, utilities, stream);
   if (CublasLt::available()) {
     ceilings.mma_tflops = matrix_tflops(stream);
     ceilings.mma_source = "cublaslt_8192";

@@ -44,6 +44,8 @@ json environment_json(const RunInfo& run, const TuneResult& result) {
           {"copy_gbps", ceilings.copy_gbps},
           {"mma_tflops", ceilings.mma_tflops},
           {"mma_source", ceilings.mma_source},
+          {"mma_sync_tflops",
+           ceilings.mma_sync_tflops > 0.0 ? json(ceilings.mma_sync_tflops) : json(nullptr)},
           {"mma_denormals", result.mma_denormals ? json(*result.mma_denormals) : json(nullptr)},
           {"assumed", result.assumed},
           {"date", run.started_at}};
@@ -248,15 +250,18 @@ std::string summary_head(const json& environment) {
       fmt::format("{} · w4tune {} ({}) · driver {} · NVRTC {}\n\n", text_of(environment.at("date")),
                   text_of(environment.at("w4tune")), text_of(environment.at("commit")),
                   text_of(environment.at("driver")), text_of(environment.at("nvrtc")));
+  const json rate = environment.value("mma_sync_tflops", json());
+  const std::string by_mma_sync =
+      rate.is_number() ? fmt::format("; {:.0f} by mma.sync alone", rate.get<double>()) : "";
   out += fmt::format(
-      "Ceilings: {:.0f} GB/s, {:.0f} TFLOP/s ({}). Protocol: {}.\n\nTimes are medians in "
+      "Ceilings: {:.0f} GB/s, {:.0f} TFLOP/s ({}{}). Protocol: {}.\n\nTimes are medians in "
       "microseconds; "
       "`floor` is the larger of bytes moved once over the copy bandwidth and operations over the "
       "matrix "
       "rate; `ratio` is the baseline's time over ours (above 1 we are faster), with half the "
       "interquartile spreads.\n",
       environment.at("copy_gbps").get<double>(), environment.at("mma_tflops").get<double>(),
-      text_of(environment.at("mma_source")), text_of(environment.at("protocol")));
+      text_of(environment.at("mma_source")), by_mma_sync, text_of(environment.at("protocol")));
   for (const json& line : environment.value("assumed", json::array())) {
     out += fmt::format("\n- assumed: {}", line.get<std::string>());
   }

@@ -46,7 +46,7 @@ class MeasuredRun {
 
   TuneResult run() {
     observer_.on_phase("measuring copy bandwidth and matrix rate");
-    result_.ceilings = probe_ceilings(options_.device, gpu_.stream());
+    result_.ceilings = probe_ceilings(options_.device, gpu_.utilities(), gpu_.stream());
     result_.mma_denormals = options_.device.mma_denormals;
     store_.update_probe(run_, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_ceilings(result_.ceilings);

@@ -426,6 +426,36 @@ extern "C" __global__ void w4_probe_denormals(w4::u32* right) {
   if (all) atomicAdd(right, 1U);
 }
 
+// `turns` times eight products of registers alone by each warp, 4096 operations each: the rate of
+// mma.sync, which no kernel that multiplies by it can pass. Random operands of both signs. `y` is
+// written where a sum is not a number, so that the products are needed.
+extern "C" __global__ void __launch_bounds__(256) w4_mma_rate(float* y, int turns) {
+  constexpr int kChains = 8;
+  w4::u32 state = static_cast<w4::u32>(w4::block_index() * 256 + w4::thread_index()) * 2 + 1;
+  w4::u32 a[2][4];
+  w4::u32 b[2][2];
+  float sums[kChains][4] = {};
+  for (int i = 0; i < 12; ++i) {
+    state = state * 1664525U + 1013904223U;
+    // Signs and mantissas at random, exponents of 1/2.
+    const w4::u32 pair = (state & 0x83ff83ffU) | 0x38003800U;
+    if (i < 8) {
+      a[i / 4][i % 4] = pair;
+    } else {
+      b[(i - 8) / 2][i % 2] = pair;
+    }
+  }
+  for (int turn = 0; turn < turns; ++turn) {
+#pragma unroll
+    for (int c = 0; c < kChains; ++c) w4::F16::mma(sums[c], a[c % 2], b[c / 2 % 2], sums[c]);
+  }
+  for (int c = 0; c < kChains; ++c) {
+    for (int i = 0; i < 4; ++i) {
+      if (sums[c][i] != sums[c][i]) *y = sums[c][i];
+    }
+  }
+}
+
 // Reads a packed weight and its scales once, and does nothing with them: what no kernel that needs
 // them can be faster than. Like those it may begin before the kernel before has ended.
 extern "C" __global__ void w4_read(const w4::U32x4* weight, long long weight_chunks,

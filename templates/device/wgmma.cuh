@@ -388,8 +388,8 @@ struct WgmmaTiles {
       }
     }
     cluster_barrier();
-    end(item).finish_some(item.split, ranks, [&](int r, int n, int from) {
-      return load_shared_f32x4(share_at(n, from, r));
+    end(item).finish_some(item.split, ranks, [&](int r, int mine, int from) {
+      return load_shared_f32x4(share_at(mine, from, r));
     });
   }
 

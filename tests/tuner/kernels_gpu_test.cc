@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -166,6 +167,33 @@ TEST_F(Kernels, EveryCornerIsWithinTheBoundsAtRaggedM) {
       }
     }
   }
+}
+
+// Where tiles of many tokens begin and end, and every M between the families for few and for many.
+TEST_F(Kernels, ManyTokensAreWithinTheBoundsAtEveryM) {
+  const Problem problem{Op::kGemm, 720, 1024, 128, Dtype::kF16};
+  constexpr int kMaxM = 520;
+  const Operands operands(problem, kMaxM, 0, warm());
+  const Verifier verifier(gpu_->utilities(), operands, gpu_->stream());
+  int kernels = 0;
+  for (const KernelConfig& config : corners(problem)) {
+    if (config.family != "mma_tile" && config.family != "wgmma") continue;
+    ++kernels;
+    const LoadedKernel& kernel = load(config, problem);
+    std::set<int> ms;
+    for (int m = 60; m <= 140; ++m) ms.insert(m);
+    for (const int tiles : {1, 2}) {
+      const int edge = tiles * kernel.footprint.token_tile;
+      for (const int m : {edge - 1, edge, edge + 1}) ms.insert(std::min(m, kMaxM));
+    }
+    for (const int split : {1, 3}) {
+      for (const int m : ms) {
+        const ErrorMetrics error = gpu_->check(kernel, {config, {split, 1}}, operands, verifier, m);
+        ASSERT_LE(error.worst_ratio, 1.0) << to_string(config) << " m=" << m << " split=" << split;
+      }
+    }
+  }
+  EXPECT_GT(kernels, 0);
 }
 
 TEST_F(Kernels, HostileDataStaysWithinTheBounds) {
