@@ -87,11 +87,7 @@ std::optional<Composite> read_composite(const Statement& row) {
 }
 
 Winner read_winner(const Statement& row) {
-  return {.problem = {.op = parse_op(row.bytes("op")),
-                      .n = row.integer("n"),
-                      .k = row.integer("k"),
-                      .group_size = row.integer("group_size"),
-                      .dtype = parse_dtype(row.bytes("dtype"))},
+  return {.problem = read_problem(row),
           .m = row.integer("m"),
           .m_lo = row.integer("m_lo"),
           .m_hi = row.integer("m_hi"),
@@ -160,6 +156,14 @@ void bind_problem(Statement& statement, const Problem& problem) {
       .bind(":k", problem.k)
       .bind(":group_size", problem.group_size)
       .bind(":dtype", to_string(problem.dtype));
+}
+
+Problem read_problem(const Statement& row) {
+  return {.op = parse_op(row.bytes("op")),
+          .n = row.integer("n"),
+          .k = row.integer("k"),
+          .group_size = row.integer("group_size"),
+          .dtype = parse_dtype(row.bytes("dtype"))};
 }
 
 std::optional<std::int64_t> find_device(const Database& database, const DeviceInfo& device) {
