@@ -23,7 +23,7 @@ constexpr double kMostNoise = 0.1;
 // Of the distance between different values of an ordered axis, what is the same for all pairs: two
 // neighbouring values may behave quite differently (a tile that divides the problem, one that does
 // not).
-constexpr double kUnordered = 0.3;
+constexpr double kUnordered = 0.25;
 // Trials that a fit looks at: its time grows with their third power.
 constexpr std::size_t kMostFitted = 128;
 // Steps up and down a scale in one fit.

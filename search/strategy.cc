@@ -1,6 +1,7 @@
 #include "search/strategy.h"
 
-#include <algorithm>
+#include <fmt/format.h>
+
 #include <array>
 
 #include "search/session.h"
@@ -54,9 +55,8 @@ const Strategy& find_strategy(std::string_view name) {
   for (const Strategy& strategy : strategies()) {
     if (strategy.name == name) return strategy;
   }
-  throw Error(
-      ErrorCode::kInvalidArgument,
-      "strategy '" + std::string(name) + "' is not known. Use one of: " + strategy_names() + ".");
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("strategy '{}' is not known. Use one of: {}.", name, strategy_names()));
 }
 
 }  // namespace w4tune

@@ -15,7 +15,7 @@ namespace w4tune {
 namespace {
 
 // Evaluations before the process is asked: by ranking where there is one, else at random.
-constexpr int kFirst = 12;
+constexpr int kFirst = 8;
 // Points drawn of a space too large to enumerate; neighbours of its best join them.
 constexpr std::size_t kDrawn = 16'384;
 // The process is fitted anew after this many trials more, relative to those there were.
@@ -71,7 +71,7 @@ class Guess {
     positions_.push_back(positions_of(point));
     // Infinite where it failed.
     log_costs_.push_back(std::log(std::max(cost, std::numeric_limits<double>::min())));
-    expected_.push_back(contender_.expected ? std::log(contender_.expected(point)) : 0.0);
+    expected_.push_back(expected(at));
     const bool is_best = cost < best_;
     best_ = std::min(best_, cost);
     if (is_best && !is_stale()) add_neighbours(at);
@@ -129,6 +129,14 @@ class Guess {
       is_candidate_.push_back(0);
     }
     return at->second;
+  }
+
+  // The logarithm of what the model says, which is asked once; 0 without a model.
+  double expected(std::size_t point) {
+    if (!contender_.expected) return 0.0;
+    model_.resize(points_.size(), std::numeric_limits<double>::quiet_NaN());
+    if (std::isnan(model_[point])) model_[point] = std::log(contender_.expected(points_[point]));
+    return model_[point];
   }
 
   // Whether there are so many trials that the process must be fitted anew.
@@ -222,8 +230,7 @@ class Guess {
   void add_candidate(std::size_t point) {
     is_candidate_[point] = 1;
     candidates_.push_back(point);
-    candidate_expected_.push_back(
-        contender_.expected ? std::log(contender_.expected(points_[point])) : 0.0);
+    candidate_expected_.push_back(expected(point));
     process_.add_candidate(positions_of(points_[point]));
   }
 
@@ -241,6 +248,7 @@ class Guess {
   std::map<Point, std::size_t> known_;
   std::vector<char> is_tried_;      // by point
   std::vector<char> is_candidate_;  // by point
+  std::vector<double> model_;       // by point: see `expected`
 
   std::vector<std::size_t> tried_;  // points in the order they were tried
   std::vector<Positions> positions_;

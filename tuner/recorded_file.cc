@@ -30,7 +30,10 @@ constexpr std::string_view kSqliteMagic = "SQLite format 3";
 
 // zlib reads gzip and plain files alike.
 std::string read_unpacked(const std::string& path) {
-  if (std::filesystem::is_directory(path)) invalid(path, "is a folder. Name a file in it.");
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    invalid(path, "is a folder. Name a file in it.");
+  }
   errno = 0;
   const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
   if (!file) {
