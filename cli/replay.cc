@@ -155,9 +155,8 @@ void add_replay(CLI::App& app, Action& action) {
   command->add_option("--seeds", options->seeds, "Searches, each with a seed of its own: 1, 2, ...")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "Searches at the same time")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  command->add_option("--threads", options->threads, "Searches at the same time (default: cores)")
+      ->check(CLI::Range(1, 1024));
   command->add_flag("--quiet", options->quiet, "No progress");
   add_json_option(*command, options->json);
   command->callback([options, &action] { action = [options] { return run(*options); }; });

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "templates/family.h"
 #include "tests/cache/samples.h"
 
 namespace w4tune {
@@ -202,6 +203,43 @@ TEST_F(RecordedFile, ReadsTheTrialsOfACacheFile) {
   for (const auto& expected : recorded.expected) {
     EXPECT_FALSE(expected) << "the model knows no such family";
   }
+}
+
+// Trials of a family that still offers them come with the cost model's word.
+TEST_F(RecordedFile, TrialsBringTheModelAlong) {
+  const std::string path = folder_.file("model.db");
+  const DeviceInfo a40 = find_known_device("a40")->info;
+  const Workload workload{{Op::kGemm, 4096, 1024, 128, Dtype::kF16}, 10};
+  const Family* family = find_family("mma_pipe");
+  const Space space = family->space(workload, a40, std::size_t{64} << 20);
+  std::map<Choice, double> predicted;
+  {
+    Store store = Store::open(path, Store::Mode::kReadWrite);
+    RunInfo info = samples::run_info();
+    info.device = a40;
+    const std::int64_t run = store.begin_run(info);
+    Random random(1);
+    for (const Point& point : space.points(0, 40, random)) {
+      Trial trial;
+      trial.workload = workload;
+      trial.candidate = candidate_at(*family, space, point);
+      trial.outcome = Outcome::kOk;
+      trial.time_us = {family->cost(trial.candidate, workload, a40).total_us};
+      store.put_trial(run, trial);
+      predicted[{0, point}] = trial.time_us[0];
+    }
+  }
+  const RecordedSpace recorded = only(read_recorded(path));
+  EXPECT_EQ(recorded.costs, predicted);
+  ASSERT_TRUE(recorded.expected.at(0));
+  for (const auto& [choice, cost] : predicted) {
+    EXPECT_DOUBLE_EQ(recorded.expected[0](choice.point), cost);
+  }
+  ReplayOptions options;
+  options.evaluations = {1};
+  options.seeds = 2;
+  EXPECT_EQ(replay(recorded, find_strategy("surrogate"), options).front().worst, 1.0)
+      << "a model that is right leads to the best at once";
 }
 
 TEST_F(RecordedFile, ACacheFileWithoutTrialsHoldsNothing) {
