@@ -34,12 +34,15 @@ constexpr std::size_t kAnnounced = 8;
 
 // The logarithm of the expected improvement over `best` of a normal variable.
 double log_improvement(double best, double mean, double deviation) {
+  constexpr double kPeak = 0.3989422804014327;      // of the normal density
+  constexpr double kRootHalf = 0.7071067811865476;  // 1 / sqrt(2)
   const double z = (best - mean) / deviation;
-  // Far below, where the difference of two tails would cancel, by its asymptote.
-  if (z < -6.0) return -0.5 * z * z - 2.0 * std::log(-z) + std::log(deviation);
-  const double density = 0.3989422804014327 * std::exp(-0.5 * z * z);
-  const double below = 0.5 * std::erfc(-z * 0.7071067811865476);
-  return std::log(z * below + density) + std::log(deviation);
+  const double density = kPeak * std::exp(-0.5 * z * z);
+  const double below = 0.5 * std::erfc(-z * kRootHalf);
+  // Far below, where the sum would be the difference of two small numbers, by its asymptote.
+  const double log_share =
+      z < -6.0 ? std::log(kPeak) - 0.5 * z * z - 2.0 * std::log(-z) : std::log(z * below + density);
+  return log_share + std::log(deviation);
 }
 
 struct Scored {
@@ -300,7 +303,7 @@ class SurrogateSearch {
     const auto count = static_cast<std::size_t>(std::clamp(evaluations / 3, 1, kFirst));
     std::vector<Choice> choices =
         merge_rankings(session_.contenders(), session_.budget().least_share);
-    choices.resize(std::min(choices.size(), count / 2));
+    choices.resize(std::min(choices.size(), (count + 1) / 2));
     std::vector<std::vector<std::size_t>> random;
     for (const auto& guess : guesses_) random.push_back(guess->some(count));
     for (std::size_t round = 0; round < count; ++round) {

@@ -280,7 +280,7 @@ TEST(Surrogate, LearnsWhatItsModelIsWrongBy) {
     budget.evaluations = evaluations;
     return best_of(surrogate(contenders, {}, budget, evaluator));
   };
-  EXPECT_EQ(search([](const Point& point) { return 3.0 * valley(point); }, 2), 10.0);
+  EXPECT_EQ(search([](const Point& point) { return 3.0 * valley(point); }, 1), 10.0);
   const auto wrong = [](const Point& point) { return 20.0 + point[0]; };
   EXPECT_EQ(search(wrong, 100), 10.0);
 }
