@@ -48,7 +48,8 @@ void Space::choose_order() {
     for (const std::string& name : constraint.reads) reads.push_back(index(name));
     std::sort(reads.begin(), reads.end());
     reads.erase(std::unique(reads.begin(), reads.end()), reads.end());
-    lacking.push_back(std::move(reads));
+    // What reads one parameter cuts as soon, whenever that is chosen.
+    if (reads.size() > 1) lacking.push_back(std::move(reads));
   }
   const auto place = [&](std::size_t parameter) {
     if (placed[parameter] != 0) return;
