@@ -38,6 +38,8 @@ class ReplayProgress {
   void begin(std::string what) {
     what_ = std::move(what);
     start_ = last_ = Clock::now();
+    is_said_ = false;
+    line_.show(what_ + " ...");
   }
 
   void update(int done, int total) {
