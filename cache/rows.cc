@@ -158,6 +158,14 @@ void bind_problem(Statement& statement, const Problem& problem) {
       .bind(":dtype", to_string(problem.dtype));
 }
 
+Problem read_problem(const Statement& row) {
+  return {.op = parse_op(row.bytes("op")),
+          .n = row.integer("n"),
+          .k = row.integer("k"),
+          .group_size = row.integer("group_size"),
+          .dtype = parse_dtype(row.bytes("dtype"))};
+}
+
 std::optional<std::int64_t> find_device(const Database& database, const DeviceInfo& device) {
   Statement find(database, sql::text("find_device.sql"));
   bind_device_key(find, device);

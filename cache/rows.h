@@ -27,6 +27,9 @@ std::vector<Candidate> decode_candidates(std::string_view text);
 void bind_device_key(Statement& statement, const DeviceInfo& device);
 void bind_problem(Statement& statement, const Problem& problem);
 
+// From the columns op, n, k, group_size and dtype.
+Problem read_problem(const Statement& row);
+
 // Ids of rows that exist.
 std::optional<std::int64_t> find_device(const Database& database, const DeviceInfo& device);
 std::optional<std::int64_t> find_problem(const Database& database, const Problem& problem);

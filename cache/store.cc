@@ -209,6 +209,23 @@ std::vector<Trial> Store::trials(std::int64_t run, const Workload& workload) con
   return trials;
 }
 
+std::vector<TrialSet> Store::trial_sets() const {
+  std::vector<TrialSet> sets;
+  for (const rows::DeviceRow& device : rows::select_devices(database_)) {
+    Statement select(database_, sql::text("select_trial_sets.sql"));
+    select.bind(":device_id", device.id);
+    while (select.step()) {
+      TrialSet set;
+      set.run.device = device.info;
+      set.run.source_hash = select.text("source_hash");
+      set.run.protocol_hash = select.text("protocol_hash");
+      set.workload = {rows::read_problem(select), select.integer("m")};
+      sets.push_back(std::move(set));
+    }
+  }
+  return sets;
+}
+
 void Store::put_baseline(std::int64_t run, const Workload& workload, const Baseline& baseline) {
   ensure_run_row(run);
   Transaction transaction(database_, Transaction::Kind::kWrite);

@@ -41,6 +41,13 @@ struct RunInfo {
   std::string started_at;
 };
 
+// Trials that belong together: of one workload, on one device, made and measured in one way. Of
+// `run`, what `Store::trials` needs.
+struct TrialSet {
+  RunInfo run;
+  Workload workload;
+};
+
 // Something the winners are compared with, measured beside them.
 struct Baseline {
   std::string name;    // e.g. "cublaslt_f16"
@@ -71,6 +78,9 @@ class Store {
   void put_trial(std::int64_t run, const Trial& trial);
   // Trials of every run with the same device, source_hash and protocol_hash, in the order stored.
   [[nodiscard]] std::vector<Trial> trials(std::int64_t run, const Workload& workload) const;
+
+  // Every set of trials in the file, by device, then in the order they were begun.
+  [[nodiscard]] std::vector<TrialSet> trial_sets() const;
 
   // Replaces the baseline of the same device, protocol_hash, workload and name.
   void put_baseline(std::int64_t run, const Workload& workload, const Baseline& baseline);

@@ -7,6 +7,7 @@
 
 #include "gpu/device.h"
 #include "gpu/shared_library.h"
+#include "search/strategy.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -71,6 +72,12 @@ void add_db_option(CLI::App& command, std::string& path) {
 
 void add_json_option(CLI::App& command, bool& json) {
   command.add_flag("--json", json, "Print one JSON document on standard output");
+}
+
+void add_strategy_option(CLI::App& command, std::string& name) {
+  command.add_option("--strategy", name, "How to search: " + strategy_names())
+      ->type_name("NAME")
+      ->capture_default_str();
 }
 
 void add_cuda_path_option(CLI::App& command) {

@@ -17,6 +17,8 @@ std::string default_db_path();
 void add_db_option(CLI::App& command, std::string& path);
 // --json
 void add_json_option(CLI::App& command, bool& json);
+// --strategy NAME; `name` holds the default.
+void add_strategy_option(CLI::App& command, std::string& name);
 // --cuda-path DIR: where the toolkit's libraries are looked for first.
 void add_cuda_path_option(CLI::App& command);
 

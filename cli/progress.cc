@@ -1,10 +1,8 @@
 #include "cli/progress.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <cstdio>
 
 #include "core/stats.h"
 #include "tuner/baseline.h"
@@ -16,61 +14,36 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kStatusInterval = std::chrono::milliseconds(100);
 
-std::string duration(double seconds) {
-  const int whole = static_cast<int>(seconds + 0.5);
-  if (whole < 60) return fmt::format("{}s", whole);
-  return fmt::format("{}m{:02}s", whole / 60, whole % 60);
-}
-
 }  // namespace
 
 Progress::Progress(bool predicting, bool quiet)
-    : predicting_(predicting), quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
-
-Progress::~Progress() { clear(); }
-
-void Progress::clear() {
-  if (status_shown_) std::fputs("\r\033[K", stderr);
-  status_shown_ = false;
-}
-
-void Progress::status(const std::string& line) {
-  if (quiet_ || !terminal_) return;
-  last_status_ = Clock::now();
-  std::fputs(("\r" + line + "\033[K").c_str(), stderr);
-  std::fflush(stderr);
-  status_shown_ = true;
-}
-
-void Progress::print(const std::string& line) {
-  clear();
-  std::fputs((line + "\n").c_str(), stderr);
-}
+    : predicting_(predicting), quiet_(quiet), line_(quiet) {}
 
 std::string Progress::eta() const {
   const std::size_t done = index_ - resumed_;
   if (done == 0) return "ETA ?";
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   return "ETA " +
-         duration(elapsed / static_cast<double>(done) * static_cast<double>(total_ - index_));
+         duration_text(elapsed / static_cast<double>(done) * static_cast<double>(total_ - index_));
 }
 
 void Progress::on_phase(const std::string& what) {
   if (quiet_) return;
-  if (terminal_) {
-    status(what + " ...");
+  if (line_.is_terminal()) {
+    line_.show(what + " ...");
   } else {
-    print(what);
+    line_.print(what);
   }
 }
 
 void Progress::on_ceilings(const Ceilings& ceilings) {
   if (quiet_) return;
-  print(fmt::format("{}: {:.0f} GB/s, {:.0f} TFLOP/s ({}{})", predicting_ ? "assumed" : "measured",
-                    ceilings.copy_gbps, ceilings.mma_tflops, ceilings.mma_source,
-                    ceilings.mma_sync_tflops > 0.0
-                        ? fmt::format("; {:.0f} by mma.sync alone", ceilings.mma_sync_tflops)
-                        : ""));
+  line_.print(fmt::format("{}: {:.0f} GB/s, {:.0f} TFLOP/s ({}{})",
+                          predicting_ ? "assumed" : "measured", ceilings.copy_gbps,
+                          ceilings.mma_tflops, ceilings.mma_source,
+                          ceilings.mma_sync_tflops > 0.0
+                              ? fmt::format("; {:.0f} by mma.sync alone", ceilings.mma_sync_tflops)
+                              : ""));
 }
 
 void Progress::on_workload(std::size_t index, std::size_t total, const Workload& workload,
@@ -79,17 +52,17 @@ void Progress::on_workload(std::size_t index, std::size_t total, const Workload&
   total_ = total;
   workload_ = workload;
   floor_us_ = floor_us;
-  status(fmt::format("[{}/{}] {}", index + 1, total, to_string(workload)));
+  line_.show(fmt::format("[{}/{}] {}", index + 1, total, to_string(workload)));
 }
 
 void Progress::on_candidate(const Trial& trial, int done, int planned, double best_us) {
-  if (Clock::now() - last_status_ < kStatusInterval) return;
+  if (Clock::now() - line_.last() < kStatusInterval) return;
   const std::string best =
       std::isfinite(best_us)
           ? fmt::format("best {:.2f} us, {:.0f} % of floor", best_us, 100.0 * floor_us_ / best_us)
           : "none works yet";
-  status(fmt::format("[{}/{}] {}  {}/{}  {}  {}  {}", index_ + 1, total_, to_string(workload_),
-                     done, planned, best, eta(), to_string(trial.outcome)));
+  line_.show(fmt::format("[{}/{}] {}  {}/{}  {}  {}  {}", index_ + 1, total_, to_string(workload_),
+                         done, planned, best, eta(), to_string(trial.outcome)));
 }
 
 void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_far*/) {
@@ -99,15 +72,15 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   if (problem != printed_) {
     const std::string note = baseline_note(problem);
     const bool noted = result.baseline && !note.empty();
-    print(to_string(problem) + (noted ? fmt::format(" (baseline: {})", note) : ""));
+    line_.print(to_string(problem) + (noted ? fmt::format(" (baseline: {})", note) : ""));
     printed_ = problem;
   }
   if (!result.winner) {
     const int tried = result.evaluated + result.reused;
-    print(fmt::format("  M {:>4}  untuned: {}", result.workload.m,
-                      tried == 0
-                          ? "the budget was spent before"
-                          : fmt::format("{} of {} candidates failed", result.failed, tried)));
+    line_.print(fmt::format("  M {:>4}  untuned: {}", result.workload.m,
+                            tried == 0
+                                ? "the budget was spent before"
+                                : fmt::format("{} of {} candidates failed", result.failed, tried)));
     return;
   }
   const Winner& winner = *result.winner;
@@ -121,9 +94,9 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   }
   line += "  " + served_text(winner);
   if (result.resumed) line += "  (from the cache)";
-  print(line);
+  line_.print(line);
 }
 
-void Progress::on_warning(const std::string& message) { print("warning: " + message); }
+void Progress::on_warning(const std::string& message) { line_.print("warning: " + message); }
 
 }  // namespace w4tune

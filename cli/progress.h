@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string>
 
+#include "cli/status_line.h"
 #include "tuner/options.h"
 
 namespace w4tune {
@@ -13,7 +14,6 @@ class Progress final : public TuneObserver {
  public:
   // `predicting`: times are the cost model's. `quiet`: warnings only.
   Progress(bool predicting, bool quiet);
-  ~Progress() override;
 
   void on_phase(const std::string& what) override;
   void on_ceilings(const Ceilings& ceilings) override;
@@ -24,17 +24,12 @@ class Progress final : public TuneObserver {
   void on_warning(const std::string& message) override;
 
  private:
-  void status(const std::string& line);  // the line that rewrites itself
-  void print(const std::string& line);   // a line that stays
-  void clear();
   [[nodiscard]] std::string eta() const;
 
   bool predicting_;
   bool quiet_;
-  bool terminal_;
-  bool status_shown_ = false;
+  StatusLine line_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point last_status_;
   std::size_t index_ = 0;
   std::size_t total_ = 0;
   std::size_t resumed_ = 0;

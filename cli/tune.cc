@@ -42,6 +42,7 @@ struct Options {
   std::string max_workspace = "64M";
   std::string device_dir;
   int evaluations = TuneOptions{}.evaluations;
+  std::string strategy = TuneOptions{}.strategy;
   int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   std::uint64_t seed = 1;
   bool explain = false;
@@ -155,6 +156,7 @@ int run(const Options& options) {
   tune.device = target.device;
   tune.ordinal = target.ordinal;
   tune.evaluations = options.evaluations;
+  tune.strategy = find_strategy(options.strategy).name;
   if (!options.budget.empty()) tune.budget_s = parse_duration_s(options.budget);
   tune.max_workspace_bytes = parse_bytes(options.max_workspace);
   tune.threads = options.threads;
@@ -235,6 +237,7 @@ void add_tune(CLI::App& app, Action& action) {
   command->add_option("--evaluations", options->evaluations, "Candidates measured for a workload")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
+  add_strategy_option(*command, options->strategy);
   command
       ->add_option("--max-workspace", options->max_workspace,
                    "Limit of a split's partials and of dequant_cublas's scratch (0: neither)")
@@ -243,7 +246,9 @@ void add_tune(CLI::App& app, Action& action) {
   command->add_option("--threads", options->threads, "Compiler threads")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Of the random operands; another seed measures anew")
+  command
+      ->add_option("--seed", options->seed,
+                   "Of the random operands and of the search; another seed measures anew")
       ->capture_default_str();
   command->add_flag("--explain", options->explain,
                     "Count what each constraint rejects; tune nothing");

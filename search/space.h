@@ -6,16 +6,21 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "search/random.h"
 
 namespace w4tune {
 
 struct Parameter {
   std::string name;
   std::vector<int> values;  // in ascending order
+  bool ordered = true;      // false: values are names, none nearer to one than to another
 };
 
 using Point = std::vector<int>;
@@ -47,7 +52,23 @@ class Space {
     return point[index(name)];
   }
 
+  // A space of exactly these points, which may be few among many: no other is ever walked.
+  static Space of_points(std::vector<Parameter> parameters, std::vector<Point> points);
+
+  // In lexicographic order of the values' positions.
   [[nodiscard]] Enumeration enumerate() const;
+
+  // Every valid point, until `take` returns false: the way to begin with a space too large to list.
+  void for_each(const std::function<bool(const Point&)>& take) const;
+
+  // Every valid point where there are at most `most`, in the order of `enumerate`; else about
+  // `drawn` different ones at random, without walking through the rest.
+  [[nodiscard]] std::vector<Point> points(std::size_t most, std::size_t drawn,
+                                          Random& random) const;
+
+  // A valid point at random, each possible though not equally likely: sparse corners are drawn more
+  // often. None where the space is empty, or valid points so rare that a long walk met none.
+  [[nodiscard]] std::optional<Point> draw(Random& random) const;
 
   // Reason of the first constraint the point breaks, "" if it keeps all, and
   // "<name>: value not in the space" for a foreign value.
@@ -63,12 +84,16 @@ class Space {
     std::vector<std::size_t> reads;
   };
 
+  struct Walk;
+
   [[nodiscard]] bool holds(const Check& check, const Point& point) const;
-  void descend(std::size_t depth, Point& point, Enumeration& into) const;
+  void descend(std::size_t depth, Walk& walk) const;
+  void choose_order();
 
   std::vector<Parameter> parameters_;
   std::vector<Constraint> constraints_;
-  std::vector<std::vector<Check>> checks_;     // by the last parameter each constraint reads
+  std::vector<std::size_t> order_;             // parameters as they are chosen, one a depth
+  std::vector<std::vector<Check>> checks_;     // by the depth where all a constraint reads is known
   std::vector<std::uint64_t> subtree_counts_;  // raw points below each depth
 };
 

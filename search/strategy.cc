@@ -1,185 +1,62 @@
 #include "search/strategy.h"
 
-#include <algorithm>
-#include <cmath>
-#include <optional>
-#include <set>
-#include <utility>
+#include <fmt/format.h>
 
-#include "core/check.h"
+#include <array>
+
+#include "search/session.h"
+#include "w4tune/error.h"
 
 namespace w4tune {
-namespace {
 
-// Neighbours are taken a few at a time, so that a better one found early moves the centre.
-constexpr int kNeighbourBatch = 8;
-// Expected to cost this much more than its centre, a neighbour is not worth an evaluation.
-constexpr double kHopeless = 2.0;
-
-// Shares that add up to more than the whole are cut to equal ones.
-double possible_share(double least_share, std::size_t contenders) {
-  return std::min(least_share, 1.0 / static_cast<double>(contenders));
+SearchResult exhaustive(std::span<const Contender> contenders, std::span<const Choice> seeds,
+                        const Budget& budget, Evaluator& evaluator) {
+  Session session(contenders, budget, evaluator);
+  bool more = session.evaluate(seeds);
+  for (std::size_t space = 0; more && space < contenders.size(); ++space) {
+    session.space(space).for_each([&](const Point& point) {
+      const Choice choice{space, point};
+      more = session.evaluate({&choice, 1});
+      return more;
+    });
+  }
+  return session.take();
 }
 
-class Search {
- public:
-  Search(std::span<const Contender> contenders, const Budget& budget, Evaluator& evaluator)
-      : contenders_(contenders),
-        budget_(budget),
-        evaluator_(evaluator),
-        least_share_(possible_share(budget.least_share, contenders.size())),
-        counts_(contenders.size(), 0) {}
+SearchResult at_random(std::span<const Contender> contenders, std::span<const Choice> seeds,
+                       const Budget& budget, Evaluator& evaluator) {
+  Session session(contenders, budget, evaluator);
+  if (session.evaluate(seeds)) session.evaluate(random_choices(contenders, budget));
+  return session.take();
+}
 
-  // Evaluates the choices not seen yet until `limit` evaluations were made in all. Returns false
-  // when the search must end.
-  bool evaluate(std::span<const Choice> choices, int limit) {
-    std::vector<Choice> fresh;
-    const auto room = static_cast<std::size_t>(std::max(0, limit - count()));
-    for (const Choice& choice : choices) {
-      if (fresh.size() == room) break;
-      const bool is_valid = contenders_[choice.space].space->contains(choice.point);
-      if (is_valid && seen_.insert(choice).second) fresh.push_back(choice);
-    }
-    evaluator_.announce(fresh);
-    for (const Choice& choice : fresh) {
-      if (budget_.stop()) {
-        result_.stopped = true;
-        return false;
-      }
-      result_.evaluations.push_back({choice, evaluator_.evaluate(choice)});
-      ++counts_[choice.space];
-    }
-    return count() < budget_.evaluations;
-  }
-
-  [[nodiscard]] int count() const { return static_cast<int>(result_.evaluations.size()); }
-
-  // What to try next: of the space that the next batch would leave below its share, else around the
-  // best point of all. Empty when every neighbour and ranked point is known.
-  [[nodiscard]] std::vector<Choice> next_batch(std::span<const Choice> ranked) const {
-    const std::vector<Evaluation> good = ordered();
-    const double soon = std::min(budget_.evaluations, count() + kNeighbourBatch);
-    for (std::size_t space = 0; space < contenders_.size(); ++space) {
-      const double due = std::ceil(least_share_ * soon) - counts_[space];
-      if (due <= 0.0) continue;
-      std::vector<Choice> batch = batch_of(good, ranked, space, static_cast<std::size_t>(due));
-      if (!batch.empty()) return batch;
-    }
-    return batch_of(good, ranked, std::nullopt, kNeighbourBatch);
-  }
-
-  SearchResult take() { return std::move(result_); }
-
- private:
-  // Evaluations that worked, best first.
-  [[nodiscard]] std::vector<Evaluation> ordered() const {
-    std::vector<Evaluation> good;
-    std::copy_if(result_.evaluations.begin(), result_.evaluations.end(), std::back_inserter(good),
-                 [](const Evaluation& e) { return e.cost < kFailed; });
-    std::stable_sort(good.begin(), good.end(),
-                     [](const Evaluation& a, const Evaluation& b) { return a.cost < b.cost; });
-    return good;
-  }
-
-  // `most` unseen neighbours of the best centre that has any; without one, the ranking goes on. Of
-  // one space, or of all.
-  [[nodiscard]] std::vector<Choice> batch_of(const std::vector<Evaluation>& good,
-                                             std::span<const Choice> ranked,
-                                             std::optional<std::size_t> space,
-                                             std::size_t most) const {
-    std::vector<Choice> batch;
-    for (const Evaluation& centre : good) {
-      if (space && centre.choice.space != *space) continue;
-      for (Point& point : neighbours(centre.choice)) {
-        add_unseen(batch, {centre.choice.space, std::move(point)}, most);
-      }
-      if (!batch.empty()) return batch;
-    }
-    for (const Choice& choice : ranked) {
-      if (space && choice.space != *space) continue;
-      if (contenders_[choice.space].space->contains(choice.point)) add_unseen(batch, choice, most);
-    }
-    return batch;
-  }
-
-  // Of one centre, the least expected cost first.
-  [[nodiscard]] std::vector<Point> neighbours(const Choice& centre) const {
-    const Contender& own = contenders_[centre.space];
-    std::vector<Point> all = own.space->neighbours(centre.point);
-    if (!own.expected) return all;
-    const double most = kHopeless * own.expected(centre.point);
-    std::vector<std::pair<double, Point>> expected;
-    for (Point& point : all) {
-      const double cost = own.expected(point);
-      if (cost <= most) expected.emplace_back(cost, std::move(point));
-    }
-    std::stable_sort(expected.begin(), expected.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
-    std::vector<Point> ordered;
-    for (auto& [cost, point] : expected) ordered.push_back(std::move(point));
-    return ordered;
-  }
-
-  void add_unseen(std::vector<Choice>& batch, Choice choice, std::size_t most) const {
-    if (batch.size() < most && seen_.count(choice) == 0) batch.push_back(std::move(choice));
-  }
-
-  std::span<const Contender> contenders_;
-  const Budget& budget_;
-  Evaluator& evaluator_;
-  double least_share_;
-  std::vector<int> counts_;  // evaluations by space
-  std::set<Choice> seen_;
-  SearchResult result_;
-};
-
-}  // namespace
-
-std::vector<Choice> merge_rankings(std::span<const Contender> contenders, double least_share) {
-  const double share = possible_share(least_share, contenders.size());
-  std::size_t total = 0;
-  for (const Contender& contender : contenders) total += contender.ranked.size();
-  std::vector<std::size_t> taken(contenders.size(), 0);
-  const auto has_more = [&](std::size_t i) { return taken[i] < contenders[i].ranked.size(); };
-  const auto head_cost = [&](std::size_t i) {
-    return contenders[i].ranked[taken[i]].expected_cost;
+std::span<const Strategy> strategies() {
+  static constexpr std::array kAll = {
+      Strategy{"surrogate", "greatest expected improvement by a Gaussian process", surrogate},
+      Strategy{"greedy", "iterated local search among Hamming neighbours", greedy},
+      Strategy{"ranked", "a model's ranking, then the neighbours of the best",
+               ranked_then_neighbours},
+      Strategy{"random", "points at random", at_random},
+      Strategy{"exhaustive", "every point in order", exhaustive},
   };
-  std::vector<Choice> merged;
-  merged.reserve(total);
-  while (merged.size() < total) {
-    const double due = share * static_cast<double>(merged.size() + 1);
-    std::optional<std::size_t> next;
-    bool next_is_due = false;
-    for (std::size_t i = 0; i < contenders.size(); ++i) {
-      if (!has_more(i)) continue;
-      const bool is_due = static_cast<double>(taken[i] + 1) <= due;
-      const bool better = !next || (is_due && !next_is_due) ||
-                          (is_due == next_is_due && head_cost(i) < head_cost(*next));
-      if (!better) continue;
-      next = i;
-      next_is_due = is_due;
-    }
-    merged.push_back({*next, contenders[*next].ranked[taken[*next]].point});
-    ++taken[*next];
-  }
-  return merged;
+  return kAll;
 }
 
-SearchResult ranked_then_neighbours(std::span<const Contender> contenders,
-                                    std::span<const Choice> seeds, const Budget& budget,
-                                    Evaluator& evaluator) {
-  W4_CHECK(!contenders.empty(), "a search needs a space");
-  Search search(contenders, budget, evaluator);
-  const std::vector<Choice> ranked = merge_rankings(contenders, budget.least_share);
-  const int ranked_limit = std::max(1, static_cast<int>(budget.ranked_share * budget.evaluations));
-  bool more = search.evaluate(seeds, budget.evaluations) &&
-              search.evaluate(ranked, std::max(ranked_limit, search.count()));
-  while (more) {
-    const std::vector<Choice> batch = search.next_batch(ranked);
-    if (batch.empty()) break;
-    more = search.evaluate(batch, budget.evaluations);
+std::string strategy_names() {
+  std::string names;
+  for (const Strategy& strategy : strategies()) {
+    if (!names.empty()) names += ", ";
+    names += strategy.name;
   }
-  return search.take();
+  return names;
+}
+
+const Strategy& find_strategy(std::string_view name) {
+  for (const Strategy& strategy : strategies()) {
+    if (strategy.name == name) return strategy;
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("strategy '{}' is not known. Use one of: {}.", name, strategy_names()));
 }
 
 }  // namespace w4tune

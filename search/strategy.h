@@ -1,13 +1,16 @@
-// The search strategy over one or several spaces that compete: the best of their rankings first,
-// then the neighbours of what won.
+// The search strategies over one or several spaces that compete, behind one interface.
 //
-// Knows no GPU and no GEMM: an Evaluator says what a point costs. Deterministic given its inputs.
+// Know no GPU and no GEMM: an Evaluator says what a point costs. The same inputs and the same seed
+// give the same evaluations, as long as no time limit ends the search.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "search/space.h"
@@ -52,6 +55,8 @@ struct Contender {
 
 struct Budget {
   int evaluations = 64;
+  double seconds = 0.0;    // wall clock; 0: no limit
+  std::uint64_t seed = 1;  // of whatever a strategy leaves to chance
   // Share of the evaluations that goes to the rankings before neighbours are tried.
   double ranked_share = 0.45;
   // Of the evaluations, what each space gets at least, however little is expected of it, while it
@@ -68,18 +73,56 @@ struct Evaluation {
 
 struct SearchResult {
   std::vector<Evaluation> evaluations;  // in the order they were made
-  bool stopped = false;                 // the budget's stop() ended it
+  bool stopped = false;                 // the budget's stop() or its seconds ended it
 };
+
+// Every strategy evaluates `seeds` first (winners of nearby workloads, another GPU's best), then
+// goes its own way until the budget is spent or nothing is left. Points outside their space are
+// skipped, repeated ones evaluated once.
+using SearchFunction = SearchResult (*)(std::span<const Contender> contenders,
+                                        std::span<const Choice> seeds, const Budget& budget,
+                                        Evaluator& evaluator);
+
+struct Strategy {
+  std::string_view name;
+  std::string_view about;  // what it does, for a list of them
+  SearchFunction search;
+};
+
+// All strategies; the first is the one to take for a space that nothing is known of.
+std::span<const Strategy> strategies();
+// Throws Error{kInvalidArgument} with the names there are.
+const Strategy& find_strategy(std::string_view name);
+// "surrogate, greedy, ..."
+std::string strategy_names();
+
+// Every point in order, one space after another.
+SearchResult exhaustive(std::span<const Contender> contenders, std::span<const Choice> seeds,
+                        const Budget& budget, Evaluator& evaluator);
+
+// Points drawn at random from all spaces together: what any other strategy has to beat.
+SearchResult at_random(std::span<const Contender> contenders, std::span<const Choice> seeds,
+                       const Budget& budget, Evaluator& evaluator);
+
+// Greedy iterated local search: to any better Hamming neighbour while there is one, then from a
+// point two steps beside the best again. Each space gets its least share.
+SearchResult greedy(std::span<const Contender> contenders, std::span<const Choice> seeds,
+                    const Budget& budget, Evaluator& evaluator);
+
+// The point whose expected improvement over the best is greatest, by a Gaussian process for each
+// space: of the cost, or where a model is given, of what it is wrong by. Each space gets its least
+// share. Announces the next likely points each time.
+SearchResult surrogate(std::span<const Contender> contenders, std::span<const Choice> seeds,
+                       const Budget& budget, Evaluator& evaluator);
 
 // The ranked points of all contenders, cheapest expected first, except that a contender comes early
 // where its share of the list so far would else fall below `least_share`.
 std::vector<Choice> merge_rankings(std::span<const Contender> contenders, double least_share);
 
-// Evaluates `seeds` (winners of nearby workloads), then the merged rankings, then the unseen
-// Hamming neighbours of the best point found, each within its own space, again from each new best,
-// until the budget is spent or no neighbour is left. Neighbours come in the order of their expected
-// cost; those expected to cost twice what their centre is are left for the rankings. Points outside
-// their space are skipped, repeated ones evaluated once.
+// The merged rankings (random points where no space has one), then the unseen Hamming neighbours of
+// the best point found, each within its own space, again from each new best. Neighbours come in the
+// order of their expected cost; those expected to cost twice what their centre is are left for the
+// rankings.
 SearchResult ranked_then_neighbours(std::span<const Contender> contenders,
                                     std::span<const Choice> seeds, const Budget& budget,
                                     Evaluator& evaluator);

@@ -41,6 +41,7 @@ const std::map<std::string, Names> kThirdParty = {
     {"sodium.h", {"core"}},
     {"sqlite3.h", {"cache"}},
     {"nlohmann", {"tuner", "cli"}},
+    {"zlib.h", {"tuner"}},
     {"CLI", {"cli"}},
     {"cuda.h", {"gpu", "tuner", "runtime"}},
     {"nvrtc.h", {"gpu"}},
@@ -243,6 +244,8 @@ TEST(Layering, TheRulesCatchWhatTheyForbid) {
   EXPECT_NE(why("core/x.cc", "#include \"w4tune/export.h\""), "");
   EXPECT_NE(why("core/x.cc", "#include \"problem.h\""), "");
   EXPECT_NE(why("search/x.cc", "#include <cuda.h>"), "");
+  EXPECT_NE(why("search/x.cc", "#include <zlib.h>"), "");
+  EXPECT_EQ(why("tuner/x.cc", "#include <zlib.h>"), "");
   EXPECT_NE(why("gpu/module.cc", "#include <nvrtc.h>"), "");
   EXPECT_NE(why("gpu/module.cc", "#include <cuda_runtime.h>"), "");
   EXPECT_NE(why("runtime/x.cc", "#include <nlohmann/json.hpp>"), "");

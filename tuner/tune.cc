@@ -202,8 +202,9 @@ class MeasuredRun {
       return options_.budget_s > 0.0 && evaluator.measured() > 0 &&
              seconds_since(begin) > 0.8 * share;
     };
-    ranked_then_neighbours(contenders_of(rankings, workload, options_.device), seeds, budget,
-                           evaluator);
+    budget.seed = options_.protocol.seed;
+    find_strategy(options_.strategy)
+        .search(contenders_of(rankings, workload, options_.device), seeds, budget, evaluator);
 
     WorkloadResult row;
     row.workload = workload;

@@ -145,6 +145,23 @@ TEST_F(StoreTest, ARunFindsWhatEqualRunsStored) {
   EXPECT_EQ(found_by(info), 0u);
 }
 
+TEST_F(StoreTest, TrialSetsAreWhatTrialsHaveInCommon) {
+  EXPECT_TRUE(store_.trial_sets().empty());
+  store_.put_compilation(samples::config(), samples::compilation());
+  const std::int64_t first = store_.begin_run(samples::run_info());
+  store_.put_trial(first, samples::trial(128, 16));
+  store_.put_trial(first, samples::trial(64, 16));
+  store_.put_trial(first, samples::trial(128, 1));
+  store_.put_trial(store_.begin_run(samples::run_info("source-2")), samples::trial(128, 16));
+  const std::vector<TrialSet> sets = store_.trial_sets();
+  ASSERT_EQ(sets.size(), 3U);
+  EXPECT_EQ(sets[0].workload, (Workload{samples::problem(), 16}));
+  EXPECT_EQ(sets[1].workload, (Workload{samples::problem(), 1}));
+  EXPECT_EQ(sets[2].run.source_hash, "source-2");
+  EXPECT_EQ(sets[0].run.device.name, samples::device().name);
+  EXPECT_EQ(store_.trials(store_.begin_run(sets[0].run), sets[0].workload).size(), 2U);
+}
+
 TEST_F(StoreTest, LatestBaselineStays) {
   const Workload workload = samples::trial().workload;
   Baseline baseline{.name = "cublaslt_f16",

@@ -31,7 +31,8 @@ int lines(const std::string& text) {
 
 TEST(Cli, HelpExplainsEveryCommandWithExamples) {
   EXPECT_EQ(w4tune_run("--help").exit_code, 0);
-  for (const char* command : {"tune", "bench", "show", "inspect", "compare", "export", "doctor"}) {
+  for (const char* command :
+       {"tune", "bench", "show", "inspect", "compare", "replay", "export", "doctor"}) {
     const CommandResult help = w4tune_run(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find(std::string("w4tune ") + command), std::string::npos) << help.out;
@@ -40,16 +41,30 @@ TEST(Cli, HelpExplainsEveryCommandWithExamples) {
 }
 
 TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
-  for (const char* arguments :
-       {"frobnicate", "--frobnicate", "--gpu gtx480", "--m 0 --gpu a40",
-        "--shape 100,100 --gpu a40", "--shape 16384 --gpu a40", "--group 48 --gpu a40",
-        "--dtype f32 --gpu a40", "--budget soon --gpu a40", "--op conv --gpu a40",
-        "--dependent --gpu l4", "show --problem gemm_n1", "compare a.json",
-        "--plan x.json --m 3 --gpu a40", "inspect --gpu a40 --config nonsense",
-        "inspect --gpu a40 --op conv"}) {
+  for (const char* arguments : {"frobnicate",
+                                "--frobnicate",
+                                "--gpu gtx480",
+                                "--m 0 --gpu a40",
+                                "--shape 100,100 --gpu a40",
+                                "--shape 16384 --gpu a40",
+                                "--group 48 --gpu a40",
+                                "--dtype f32 --gpu a40",
+                                "--budget soon --gpu a40",
+                                "--op conv --gpu a40",
+                                "--dependent --gpu l4",
+                                "show --problem gemm_n1",
+                                "compare a.json",
+                                "--plan x.json --m 3 --gpu a40",
+                                "inspect --gpu a40 --config nonsense",
+                                "inspect --gpu a40 --op conv",
+                                "replay",
+                                "replay x.json --evals 0",
+                                "replay x.json --strategy simplex",
+                                "--strategy simplex --gpu a40"}) {
     const CommandResult outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
     const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
-                          std::string(arguments).rfind("compare", 0) != 0;
+                          std::string(arguments).rfind("compare", 0) != 0 &&
+                          std::string(arguments).rfind("replay", 0) != 0;
     const CommandResult plain = takes_db ? outcome : w4tune_run(arguments);
     EXPECT_EQ(plain.exit_code, 2) << arguments << ": " << plain.out;
     EXPECT_EQ(lines(plain.out), 1) << arguments << ": " << plain.out;
@@ -60,7 +75,7 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
 TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
   for (const std::string& arguments :
        {std::string("show --db /no/such.db"), std::string("export x.db --db /no/such.db"),
-        std::string("compare /no/a.json /no/b.json"),
+        std::string("compare /no/a.json /no/b.json"), std::string("replay /no/space.json.gz"),
         std::string("--gpu a40 --plan /no/plan.json")}) {
     const CommandResult outcome = w4tune_run(arguments);
     EXPECT_EQ(outcome.exit_code, 1) << arguments << ": " << outcome.out;
@@ -238,6 +253,44 @@ TEST(Cli, InspectShowsSourceAndResources) {
   EXPECT_NE(inspected.at("source").get<std::string>().find("mma_pipe.cuh"), std::string::npos);
   EXPECT_GT(inspected.at("registers").get<int>(), 0);
   EXPECT_GE(inspected.at("predicted_us").get<double>(), inspected.at("floor_us").get<double>());
+}
+
+std::string recorded_space(const std::string& name) {
+  return std::string(W4TUNE_SOURCE_DIR) + "/tests/data/recorded/" + name;
+}
+
+TEST(Cli, ReplayJudgesAStrategyBesideChance) {
+  const std::string file = recorded_space("synthetic.json.gz");
+  const CommandResult text =
+      w4tune_run("replay " + file + " --evals 10,20 --seeds 5 --strategy greedy", "2>/dev/null");
+  ASSERT_EQ(text.exit_code, 0) << text.out;
+  EXPECT_NE(text.out.find("324 configurations, 18 failed; best / found by greedy, 5 seeds"),
+            std::string::npos)
+      << text.out;
+  EXPECT_NE(text.out.find("random"), std::string::npos);
+
+  const std::string json = "replay " + file + " " + recorded_space("synthetic_T4.json") +
+                           " --json --evals 10,40,1000 --seeds 10";
+  const auto document = nlohmann::json::parse(w4tune_run(json, "2>/dev/null").out);
+  ASSERT_EQ(document.size(), 2U) << "one for each space";
+  for (const auto& space : document) {
+    EXPECT_EQ(space.at("strategy"), "surrogate") << "the default";
+    EXPECT_EQ(space.at("configurations"), 324);
+    EXPECT_EQ(space.at("best"), 1.2);
+    ASSERT_EQ(space.at("rows").size(), 3U);
+    EXPECT_GT(space.at("rows").at(1).at("mean"), space.at("rows").at(1).at("random"));
+    EXPECT_EQ(space.at("rows").at(2).at("worst"), 1.0) << "the whole space was seen";
+  }
+  EXPECT_EQ(nlohmann::json::parse(w4tune_run(json + " --threads 1", "2>/dev/null").out), document);
+}
+
+TEST(Cli, ReplaySaysWhatIsWrongWithAFileInOneLine) {
+  const std::string file = temp("cut.json");
+  std::ofstream(file) << "{\"cache\": {";
+  const CommandResult outcome = w4tune_run("replay " + file);
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.out;
+  EXPECT_EQ(lines(outcome.out), 1) << outcome.out;
+  EXPECT_NE(outcome.out.find("cut.json is not JSON"), std::string::npos) << outcome.out;
 }
 
 }  // namespace
