@@ -187,14 +187,6 @@ std::vector<DeviceRow> select_devices(const Database& database) {
   return devices;
 }
 
-Problem read_problem(const Statement& row) {
-  return {.op = parse_op(row.bytes("op")),
-          .n = row.integer("n"),
-          .k = row.integer("k"),
-          .group_size = row.integer("group_size"),
-          .dtype = parse_dtype(row.bytes("dtype"))};
-}
-
 Trial read_trial(const Statement& row, const Workload& workload) {
   return {.workload = workload,
           .candidate = read_candidate(row),

@@ -16,6 +16,7 @@
 #include "gpu/cublaslt.h"
 #include "gpu/device.h"
 #include "templates/cost.h"
+#include "templates/family.h"
 #include "tuner/composite_run.h"
 #include "tuner/fp16_intervals.h"
 #include "tuner/ranking.h"
@@ -43,6 +44,7 @@ struct Options {
   std::string device_dir;
   int evaluations = TuneOptions{}.evaluations;
   std::string strategy = TuneOptions{}.strategy;
+  std::vector<std::string> families;
   int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   std::uint64_t seed = 1;
   bool explain = false;
@@ -57,7 +59,7 @@ struct Options {
 int explain(const TuneOptions& options, bool present, bool as_json) {
   nlohmann::json document = nlohmann::json::array();
   const auto rankings = rank_all(options.plan.workloads, options.device,
-                                 options.max_workspace_bytes, options.threads);
+                                 options.max_workspace_bytes, options.threads, options.families);
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     const std::string workload = to_string(options.plan.workloads[i]);
     const auto add = [&](std::string_view family, std::uint64_t raw,
@@ -156,6 +158,7 @@ int run(const Options& options) {
   tune.device = target.device;
   tune.ordinal = target.ordinal;
   tune.evaluations = options.evaluations;
+  tune.families = options.families;
   tune.strategy = find_strategy(options.strategy).name;
   if (!options.budget.empty()) tune.budget_s = parse_duration_s(options.budget);
   tune.max_workspace_bytes = parse_bytes(options.max_workspace);
@@ -238,6 +241,15 @@ void add_tune(CLI::App& app, Action& action) {
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   add_strategy_option(*command, options->strategy);
+  std::vector<std::string> families_known;
+  for (const Family* family : families()) families_known.emplace_back(family->id());
+  command
+      ->add_option("--family", options->families,
+                   "Only these kernel families compete, e.g. --family mma_tile: in a cache of "
+                   "their own, by --db")
+      ->type_name("NAME,...")
+      ->delimiter(',')
+      ->check(CLI::IsMember(families_known));
   command
       ->add_option("--max-workspace", options->max_workspace,
                    "Limit of a split's partials and of dequant_cublas's scratch (0: neither)")

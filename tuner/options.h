@@ -19,11 +19,12 @@ namespace w4tune {
 
 struct TuneOptions {
   Plan plan;
-  DeviceInfo device;                // the GPU the kernels are for
-  int ordinal = 0;                  // of the GPU that measures
-  int evaluations = 80;             // candidates measured for each workload
-  std::string strategy = "ranked";  // of search/strategy.h
-  double budget_s = 0.0;            // wall-clock for the run; 0: no limit
+  DeviceInfo device;                  // the GPU the kernels are for
+  int ordinal = 0;                    // of the GPU that measures
+  int evaluations = 80;               // candidates measured for each workload
+  std::vector<std::string> families;  // that compete; empty: all
+  std::string strategy = "ranked";    // of search/strategy.h
+  double budget_s = 0.0;              // wall-clock for the run; 0: no limit
   // Of a split's partials, and of a composite's scratch.
   std::size_t max_workspace_bytes = std::size_t{64} << 20;
   int threads = 1;                // that compile

@@ -92,7 +92,8 @@ class PredictedRun {
     observer_.on_phase("ranking candidates by the cost model");
     const auto& workloads = options_.plan.workloads;
     const std::vector<Rankings> rankings =
-        rank_all(workloads, options_.device, options_.max_workspace_bytes, options_.threads);
+        rank_all(workloads, options_.device, options_.max_workspace_bytes, options_.threads,
+                 options_.families);
     for (std::size_t i = 0; i < workloads.size(); ++i) {
       const std::vector<Choice> choices = by_prediction(rankings[i]);
       if (choices.empty()) continue;

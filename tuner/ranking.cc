@@ -15,10 +15,12 @@ namespace {
 // Of one candidate: more would spend the evaluations on one idea.
 constexpr std::size_t kMostNear = 3;
 
-std::vector<const Family*> families_for(const Problem& problem, const DeviceInfo& device) {
+std::vector<const Family*> families_for(const Problem& problem, const DeviceInfo& device,
+                                        std::span<const std::string> only) {
   std::vector<const Family*> serving;
   std::string reasons;
   for (const Family* family : families()) {
+    if (!only.empty() && std::find(only.begin(), only.end(), family->id()) == only.end()) continue;
     const std::string reason = family->why_not(problem, device);
     if (reason.empty()) {
       serving.push_back(family);
@@ -62,7 +64,8 @@ Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& d
 }
 
 std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
-                               std::size_t max_workspace_bytes, int threads) {
+                               std::size_t max_workspace_bytes, int threads,
+                               std::span<const std::string> only) {
   struct Job {
     std::size_t workload;
     const Family* family;
@@ -70,7 +73,7 @@ std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const Dev
   };
   std::vector<Job> jobs;
   for (std::size_t i = 0; i < workloads.size(); ++i) {
-    for (const Family* family : families_for(workloads[i].problem, device)) {
+    for (const Family* family : families_for(workloads[i].problem, device, only)) {
       jobs.push_back({i, family, std::nullopt});
     }
   }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,8 @@ using Rankings = std::vector<Ranking>;
 // The rankings of all workloads by every family that serves them, computed on `threads` threads.
 // Throws Error{kInvalidArgument} for a workload that no family serves, with the reasons.
 std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
-                               std::size_t max_workspace_bytes, int threads);
+                               std::size_t max_workspace_bytes, int threads,
+                               std::span<const std::string> only = {});
 
 // As the search takes them; `rankings` outlives the result.
 std::vector<Contender> contenders_of(const Rankings& rankings, const Workload& workload,

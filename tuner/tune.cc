@@ -53,7 +53,7 @@ class MeasuredRun {
     store_.put_device_kernel(options_.device, "utility", utilities_);
     observer_.on_phase("ranking candidates by the cost model");
     rankings_ = rank_all(options_.plan.workloads, options_.device, options_.max_workspace_bytes,
-                         options_.threads);
+                         options_.threads, options_.families);
     compile_ahead();
     for (const Problem& problem : problems_of(options_.plan)) {
       if (result_.interrupted) break;

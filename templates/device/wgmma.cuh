@@ -190,7 +190,6 @@ struct WgmmaTiles {
 
   // ---- producer ---------------------------------------------------------------------------------
 
-  // By a consumer: the producer has its first tile to find.
   __device__ __forceinline__ void init_barriers() const {
     if (lane == 0) {
 #pragma unroll
@@ -222,13 +221,8 @@ struct WgmmaTiles {
                    item.token_begin, (item.step_begin + step) * kBlocks + i, full(slot, i));
   }
 
-  __device__ __forceinline__ void produce() const {
-    Item item = item_at(block_index());
-    if (lane == 0) {
-      prefetch_tensor_map(&tokens_map);
-      prefetch_tensor_map(&weights_map);
-    }
-    meet();
+  // `item` is the CTA's first.
+  __device__ __forceinline__ void produce(Item item) const {
     if (!elect_one()) return;
     Ring ring;
     bool reused = false;  // the ring's buffers have been filled once
@@ -393,11 +387,10 @@ struct WgmmaTiles {
     });
   }
 
-  __device__ __forceinline__ void consume() {
+  __device__ __forceinline__ void consume(Item item) {
     u32 operands[2][4][4];  // of products under way
     Ring ring;
     int index = block_index();
-    Item item = item_at(index);
     Scales next = load_scales(item, 0);
     // GeGLU is much to compute at the end, a cluster ends together.
     const bool apart =
@@ -437,28 +430,27 @@ struct WgmmaTiles {
 
   __device__ __forceinline__ void run() {
     dependents_launch();
-    if (warp >= kConsumers) {
-      if constexpr (kTakes) {
-        give_registers<kProducerRegisters>();
-        if (warp > kConsumers) {
-          meet_cluster();
-          return;
-        }
-      }
-      produce();
-      warp_sync();
-      meet_cluster();
-    } else {
-      if (warp == 0) init_barriers();
-      if constexpr (kTakes) take_registers<kConsumerRegisters>();
-      meet();
-      consume();
+    if (warp == 0) init_barriers();
+    if (warp == kConsumers && lane == 0) {
+      prefetch_tensor_map(&tokens_map);
+      prefetch_tensor_map(&weights_map);
     }
+    const Item first = item_at(block_index());
+    barrier_named(kMeet, num_threads<Config>());  // barriers are initialised, everywhere
+    if (warp < kConsumers) {
+      if constexpr (kTakes) take_registers<kConsumerRegisters>();
+      consume(first);
+      return;
+    }
+    if constexpr (kTakes) give_registers<kProducerRegisters>();
+    if (warp == kConsumers) {
+      produce(first);
+      warp_sync();
+    }
+    meet_cluster();
   }
 
  private:
-  // Barriers are initialised, everywhere. Warps that have ended are not waited for.
-  __device__ __forceinline__ void meet() const { barrier_named(kMeet, 32 * (kConsumers + 1)); }
   // As in store_clustered(), of those that have nothing to store.
   __device__ __forceinline__ void meet_cluster() const {
     if (!clustered()) return;
