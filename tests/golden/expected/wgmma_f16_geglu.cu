@@ -19,6 +19,7 @@ struct Config {
   static constexpr int kDepthTile = 128;
   static constexpr int kStages = 4;
   static constexpr int kGroupSize = 128;
+  static constexpr int kReduce = 0;
   static constexpr bool kGeglu = true;
 };
 extern "C" __global__ void __launch_bounds__(w4::num_threads<Config>(), 1)
