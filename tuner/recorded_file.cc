@@ -239,7 +239,8 @@ RecordedSpace read_document(const std::string& path, const json& document) {
   } else if (is("results", &json::is_array) && is("schema_version", &json::is_string)) {
     entries = entries_of_t4(path, document);
     if (!entries.empty()) parameters = keys_of(*entries.front().configuration);
-  } else if (is("schema", &json::is_string) && document.at("schema") == kReportSchema) {
+  } else if (is("schema", &json::is_string) &&
+             document.at("schema").get_ref<const std::string&>().rfind(kReportSchema, 0) == 0) {
     invalid(path,
             "is a report of w4tune, which has winners alone. Replay the cache file (--db) that it "
             "was made with.");

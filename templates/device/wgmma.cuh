@@ -260,14 +260,39 @@ struct WgmmaTiles {
     u32 pairs[kStepGroups];
   };
 
+  // The 16 rows of fragment r of a warp, or none where the weight ends before.
+  __device__ __forceinline__ int fragment_at(const Item& item, int r) const {
+    return item.row_begin / 16 + warp * kFragments + r;
+  }
+  __device__ __forceinline__ const char* scales_at(const Item& item, int fragment, int step) const {
+    const long long group = static_cast<long long>(fragment) * (args.k / kGroup) +
+                            (item.step_begin + step) * Config::kDepthTile / kGroup;
+    return static_cast<const char*>(args.scales) + group * 32;
+  }
+
+  // To L2, all scales that this warp will load for an item: a step ahead is too late for what comes
+  // from DRAM.
+  __device__ __forceinline__ void prefetch_scales(const Item& item) const {
+    if constexpr (!kPerRow) {
+      constexpr int kLine = 128;
+      const int bytes = (item.num_steps * Config::kDepthTile + kGroup - 1) / kGroup * 32;
+#pragma unroll
+      for (int r = 0; r < kFragments; ++r) {
+        const int fragment = fragment_at(item, r);
+        if (fragment >= End::weight_rows(args) / 16) return;
+        const char* const from = scales_at(item, fragment, 0);
+        for (int at = lane * kLine; at < bytes; at += 32 * kLine) prefetch_l2(from + at);
+        if (lane == 0) prefetch_l2(from + bytes - 1);  // where a line begins before
+      }
+    }
+  }
+
   __device__ __forceinline__ Scales load_scales(const Item& item, int step) const {
     Scales scales = {};
     if constexpr (!kPerRow) {
-      const int fragment = item.row_begin / 16 + (warpgroup * 4 + warp % 4) * kFragments + lane / 8;
+      const int fragment = fragment_at(item, lane / 8);
       if (lane / 8 >= kFragments || fragment >= End::weight_rows(args) / 16) return scales;
-      const long long group = static_cast<long long>(fragment) * (args.k / kGroup) +
-                              (item.step_begin + step) * Config::kDepthTile / kGroup;
-      const char* const from = static_cast<const char*>(args.scales) + group * 32 + lane % 8 * 4;
+      const char* const from = scales_at(item, fragment, step) + lane % 8 * 4;
 #pragma unroll
       for (int g = 0; g < kStepGroups; ++g) scales.pairs[g] = load_global_u32(from + g * 32);
     }
@@ -391,6 +416,7 @@ struct WgmmaTiles {
     u32 operands[2][4][4];  // of products under way
     Ring ring;
     int index = block_index();
+    prefetch_scales(item);
     Scales next = load_scales(item, 0);
     // GeGLU is much to compute at the end, a cluster ends together.
     const bool apart =
@@ -400,6 +426,7 @@ struct WgmmaTiles {
     bool may_write = false;
     for (; index < num_items; index += grid_size()) {
       const Item following = item_at(index + grid_size() < num_items ? index + grid_size() : index);
+      if (index + grid_size() < num_items) prefetch_scales(following);
 #pragma unroll
       for (int r = 0; r < kFragments; ++r) {
 #pragma unroll
