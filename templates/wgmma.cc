@@ -210,8 +210,8 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   work.in_flight_bytes =
       static_cast<double>(shape.stages) * shape.row_tile() * shape.depth_tile / 2;
   work.steps = 1;  // a step's latency is the producer's, which is ahead
-  // Cycles of four products, 64 deep, of one fragment, as measured on an H100: a warp that waits
-  // for its products dequantises nothing meanwhile; a second warpgroup does.
+  // Cycles of four products, 64 deep, of one fragment, fitted to what was measured on an H100
+  // (docs/kernels.md, "wgmma", has what binds).
   constexpr double kDequantCycles = 255.0;
   constexpr double kStepCycles = 140.0;
   constexpr double kTileCycles = 2500.0;
