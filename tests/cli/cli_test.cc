@@ -19,8 +19,9 @@ CommandResult w4tune_run(const std::string& arguments, const std::string& redire
   return run_command(std::string(W4TUNE_CLI) + " " + arguments + " " + redirect);
 }
 
+// Beside the program: two checkouts may be tested at the same time.
 std::string temp(const std::string& name) {
-  const fs::path folder = fs::temp_directory_path() / "w4tune_cli_test";
+  const fs::path folder = fs::path(W4TUNE_CLI).parent_path() / "cli_test";
   fs::create_directories(folder);
   return (folder / name).string();
 }
