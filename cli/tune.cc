@@ -159,6 +159,7 @@ int run(const Options& options) {
   tune.ordinal = target.ordinal;
   tune.evaluations = options.evaluations;
   tune.families = options.families;
+  require_families(tune.plan.workloads, tune.device, tune.families);
   tune.strategy = find_strategy(options.strategy).name;
   if (!options.budget.empty()) tune.budget_s = parse_duration_s(options.budget);
   tune.max_workspace_bytes = parse_bytes(options.max_workspace);

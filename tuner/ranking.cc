@@ -36,6 +36,11 @@ std::vector<const Family*> families_for(const Problem& problem, const DeviceInfo
 
 }  // namespace
 
+void require_families(const std::vector<Workload>& workloads, const DeviceInfo& device,
+                      std::span<const std::string> only) {
+  for (const Workload& workload : workloads) families_for(workload.problem, device, only);
+}
+
 Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& device,
              std::size_t max_workspace_bytes, std::size_t keep, int alike) {
   Ranking ranking{&family, family.space(workload, device, max_workspace_bytes), {}, {}, 0};

@@ -33,8 +33,13 @@ Ranking rank(const Family& family, const Workload& workload, const DeviceInfo& d
 // The families that compete for one workload.
 using Rankings = std::vector<Ranking>;
 
+// Throws Error{kInvalidArgument} for a workload that no family serves, or none of those named in
+// `only` where it is not empty, with the reasons.
+void require_families(const std::vector<Workload>& workloads, const DeviceInfo& device,
+                      std::span<const std::string> only);
+
 // The rankings of all workloads by every family that serves them, computed on `threads` threads.
-// Throws Error{kInvalidArgument} for a workload that no family serves, with the reasons.
+// Throws as require_families() does.
 std::vector<Rankings> rank_all(const std::vector<Workload>& workloads, const DeviceInfo& device,
                                std::size_t max_workspace_bytes, int threads,
                                std::span<const std::string> only = {});

@@ -61,7 +61,9 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
                                 "replay",
                                 "replay x.json --evals 0",
                                 "replay x.json --strategy simplex",
-                                "--strategy simplex --gpu a40"}) {
+                                "--strategy simplex --gpu a40",
+                                "--family nonsense --gpu a40",
+                                "--family wgmma --gpu a40"}) {
     const CommandResult outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
     const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
                           std::string(arguments).rfind("compare", 0) != 0 &&

@@ -49,6 +49,14 @@ TEST(RankAll, SaysWhyNoFamilyServes) {
   }
 }
 
+TEST(RankAll, OnlyTheNamedFamiliesCompete) {
+  const std::vector<std::string> only = {"mma_tile"};
+  const Workload many{kWorkload.problem, 968};
+  const Rankings rankings = rank_all({many}, a40(), kWorkspace, 1, only).front();
+  ASSERT_EQ(rankings.size(), 1U);
+  EXPECT_EQ(rankings.front().family->id(), "mma_tile");
+}
+
 TEST(Choices, AreInOrderOfThePrediction) {
   const Rankings rankings = rank_all({kWorkload}, a40(), kWorkspace, 1).front();
   double last = 0.0;
