@@ -124,7 +124,7 @@ __device__ __forceinline__ void store_cluster_f32x4(u32 to, const float* v) {
                : "memory");
 }
 
-// The same; they count on its barrier, one by one (many take long: docs/kernels.md).
+// The same; they count on its barrier.
 __device__ __forceinline__ void store_cluster_f32x4(u32 to, const float* v, u32 mbarrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, "
