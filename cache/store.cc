@@ -19,6 +19,8 @@ Baseline read_baseline(const Statement& row, std::string_view name) {
 
 }  // namespace
 
+bool is_cache_file(std::string_view bytes) { return bytes.rfind("SQLite format 3", 0) == 0; }
+
 Store::Store(Database database) : database_(std::move(database)) {}
 
 Store Store::open(const std::string& path, Mode mode, std::chrono::milliseconds busy_timeout) {

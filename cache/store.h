@@ -56,6 +56,9 @@ struct Baseline {
   std::vector<double> clock_mhz;
 };
 
+// Whether bytes begin like a cache file, which is an SQLite database.
+bool is_cache_file(std::string_view bytes);
+
 class Store {
  public:
   enum class Mode { kReadOnly, kReadWrite };

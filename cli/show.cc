@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/table.h"
+#include "core/composite.h"
 #include "tuner/baseline.h"
 #include "tuner/fp16_intervals.h"
 #include "w4tune/error.h"
@@ -63,10 +64,9 @@ nlohmann::json winner_json(const Winner& winner) {
 std::string kernel_text(const Winner& winner) {
   std::string kernel = to_string(winner.candidate);
   if (!winner.composite) return kernel;
-  return fmt::format("{}, {:.1f} MB of scratch; without it {:.2f} us by {}",
-                     to_string(*winner.composite),
-                     static_cast<double>(winner.composite->scratch_bytes) / (1024.0 * 1024.0),
-                     winner.time_us_median, kernel);
+  return composite_text(to_string(*winner.composite),
+                        static_cast<double>(winner.composite->scratch_bytes), winner.time_us_median,
+                        kernel);
 }
 
 std::vector<std::string> winner_row(const Winner& winner) {

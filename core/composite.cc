@@ -49,6 +49,12 @@ std::string to_string(const Composite& composite) {
   return fmt::format("dequant_cublas slice_rows={}", composite.slice_rows);
 }
 
+std::string composite_text(std::string_view composite, double scratch_bytes, double kernel_us,
+                           std::string_view kernel) {
+  return fmt::format("{}, {:.1f} MB of scratch; without it {:.2f} us by {}", composite,
+                     scratch_bytes / (1024.0 * 1024.0), kernel_us, kernel);
+}
+
 SliceScratch slice_scratch(const Problem& problem, int slice_rows, int tokens) {
   const auto rows = static_cast<std::size_t>(slice_rows);
   SliceScratch scratch;

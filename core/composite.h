@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/problem.h"
@@ -25,6 +26,11 @@ struct Composite {
 
 // "dequant_cublas slice_rows=4096"
 std::string to_string(const Composite& composite);
+
+// What serves, with its scratch, and the kernel that serves without it:
+// "dequant_cublas slice_rows=4096, 36.0 MB of scratch; without it 40.00 us by mma_tile ..."
+std::string composite_text(std::string_view composite, double scratch_bytes, double kernel_us,
+                           std::string_view kernel);
 
 // A slice is whole tiles of layout L0.
 inline constexpr int kSliceUnit = 16;

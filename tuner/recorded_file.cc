@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cache/store.h"
 #include "tuner/recorded.h"
 #include "tuner/report.h"
 #include "w4tune/error.h"
@@ -22,7 +23,6 @@ using nlohmann::json;
 
 // What Kernel Tuner once wrote as the time of a configuration that failed.
 constexpr double kFailedTime = 1e20;
-constexpr std::string_view kSqliteMagic = "SQLite format 3";
 
 [[noreturn]] void invalid(const std::string& path, const std::string& what) {
   throw Error(ErrorCode::kInvalidArgument, path + " " + what);
@@ -259,7 +259,7 @@ RecordedSpace read_document(const std::string& path, const json& document) {
 
 std::vector<RecordedSpace> read_recorded(const std::string& path) {
   const std::string text = read_unpacked(path);
-  if (text.rfind(kSqliteMagic, 0) == 0) return read_recorded_trials(path);
+  if (is_cache_file(text)) return read_recorded_trials(path);
   const json document = parse(path, text);
   try {
     std::vector<RecordedSpace> spaces;

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/composite.h"
 #include "core/stats.h"
 #include "tuner/baseline.h"
 #include "tuner/fp16_intervals.h"
@@ -138,19 +139,15 @@ const json& served(const json& row) {
 
 double served_us(const json& row) { return served(row).at("time_us_median").get<double>(); }
 
-std::string scratch_text(const json& composite) {
-  return fmt::format("{:.1f} MB of scratch",
-                     composite.at("scratch_bytes").get<double>() / (1024.0 * 1024.0));
-}
-
 // The kernel, and before it the composite that serves in its place.
 std::string kernel_text(const json& row) {
   std::string kernel = fmt::format("{} split_k={} raster={}", row.at("config").get<std::string>(),
                                    row.at("split_k").get<int>(), row.at("raster").get<int>());
   const json& serving = served(row);
   if (&serving == &row) return kernel;
-  return fmt::format("{}, {}; without it {:.2f} us by {}", serving.at("config").get<std::string>(),
-                     scratch_text(serving), row.at("time_us_median").get<double>(), kernel);
+  return composite_text(serving.at("config").get<std::string>(),
+                        serving.at("scratch_bytes").get<double>(),
+                        row.at("time_us_median").get<double>(), kernel);
 }
 
 Workload workload_of(const json& row) {

@@ -20,7 +20,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kDatabaseMagic = "SQLite format 3";
 constexpr int kDeepestNesting = 16;
 constexpr std::size_t kLongestQuote = 120;  // of a file's text in a message
 
@@ -54,7 +53,7 @@ std::string read_bytes(const std::string& path) {
   while (stream && bytes.size() <= kLargestReportBytes) {
     stream.read(buffer.data(), buffer.size());
     bytes.append(buffer.data(), static_cast<std::size_t>(stream.gcount()));
-    if (bytes.rfind(kDatabaseMagic, 0) == 0) break;
+    if (is_cache_file(bytes)) break;
   }
   if (bytes.empty() && (stream.bad() || !stream.eof())) {
     throw Error(ErrorCode::kNotFound,
@@ -374,7 +373,7 @@ Report parse_report(const std::string& bytes, const std::string& name) {
 
 Report read_report(const std::string& path, const std::function<bool(const DeviceInfo&)>& wanted) {
   const std::string bytes = read_bytes(path);
-  if (bytes.rfind(kDatabaseMagic, 0) != 0) return parse_report(bytes, path);
+  if (!is_cache_file(bytes)) return parse_report(bytes, path);
   return sound(read_cache(path, wanted));
 }
 
