@@ -18,6 +18,7 @@ constexpr const char* kFragments = "fragments";
 constexpr const char* kTokenTile = "token_tile";
 constexpr const char* kDepthTile = "depth_tile";
 constexpr const char* kStages = "stages";
+constexpr const char* kAhead = "ahead";
 constexpr const char* kDequant = "dequant";
 constexpr const char* kReduce = "reduce";
 constexpr const char* kSplit = "split_k";
@@ -30,6 +31,7 @@ constexpr int kMostStages = 12;
 struct Shape {
   int warpgroups, fragments, token_tile, depth_tile, stages;
   int reduce = 0;
+  int ahead = 0;
 
   [[nodiscard]] int row_tile() const { return 64 * fragments * warpgroups; }
   [[nodiscard]] int sums() const { return fragments * token_tile / 2; }  // of a thread
@@ -46,7 +48,8 @@ struct Shape {
 
 Shape shape_of(const KernelConfig& config) {
   return {config.at(kWarpgroups), config.at(kFragments), config.at(kTokenTile),
-          config.at(kDepthTile),  config.at(kStages),    config.at(kReduce)};
+          config.at(kDepthTile),  config.at(kStages),    config.at(kReduce),
+          config.at(kAhead)};
 }
 
 std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& device,
@@ -96,6 +99,9 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
          const Shape one_more{v[0], v[1], v[2], v[3], v[4] + 1};
          return v[4] == kMostStages || one_more.smem_bytes() > smem || v[4] * v[5] >= k / v[3];
        }},
+      {"products of wide tiles hide the latency of their weights",
+       {kTokenTile, kAhead},
+       [](auto v) { return v[1] == 0 || v[0] <= 160; }},
       {"a row tile larger than N",
        {kWarpgroups, kFragments},
        [rows](auto v) { return 64 * v[0] * v[1] <= rows; }},
@@ -151,6 +157,7 @@ Space WgmmaTiles::space(const Workload& workload, const DeviceInfo& device,
                 {kTokenTile, token_tiles()},
                 {kDepthTile, {64, 128, 256}},
                 {kStages, std::move(stages)},
+                {kAhead, {0, 1}},
                 {kDequant, {0, 1}},
                 {kReduce, {0, 1}},
                 {kSplit, {1, 2, 3, 4, 6, 8}},
@@ -184,6 +191,7 @@ std::string WgmmaTiles::source(const KernelConfig& config, const Problem& proble
   static constexpr int kTokenTile = {};
   static constexpr int kDepthTile = {};
   static constexpr int kStages = {};
+  static constexpr bool kAhead = {};
   static constexpr int kGroupSize = {};
   static constexpr int kReduce = {};
   static constexpr bool kGeglu = {};
@@ -196,8 +204,8 @@ w4_kernel(const __grid_constant__ w4::GemmArgs args,
 }}
 )",
       wgmma_text(shape.token_tile, problem.dtype), element_name(problem.dtype), shape.warpgroups,
-      shape.fragments, shape.token_tile, shape.depth_tile, shape.stages, group_parameter(problem),
-      shape.reduce, problem.op == Op::kGeglu);
+      shape.fragments, shape.token_tile, shape.depth_tile, shape.stages, shape.ahead == 1,
+      group_parameter(problem), shape.reduce, problem.op == Op::kGeglu);
 }
 
 Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
@@ -212,23 +220,23 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   work.steps = 1;  // a step's latency is the producer's, which is ahead
   // Cycles of four products, 64 deep, of one fragment, fitted to what was measured on an H100
   // (docs/kernels.md, "wgmma", has what binds).
-  constexpr double kDequantCycles = 255.0;
+  const double dequant_cycles = shape.ahead == 1 ? 190.0 : 230.0;
   constexpr double kStepCycles = 140.0;
-  constexpr double kTileCycles = 2500.0;
+  const double tile_cycles = shape.ahead == 1 ? 2800.0 : 2500.0;
   constexpr double kClockHz = 1.7e9;  // under load
   constexpr double kL2BytesPerClock = 32.0;
   const double products = 2.0 * shape.token_tile;
   const double turn =
-      products + kDequantCycles + kStepCycles / (shape.fragments * shape.depth_tile / 64.0);
+      products + dequant_cycles + kStepCycles / (shape.fragments * shape.depth_tile / 64.0);
   const double group = std::max(turn, products * shape.warpgroups);
   const double bytes = 128.0 * shape.token_tile + 32.0 * shape.row_tile();  // 64 deep
   const double block = std::max(group * shape.fragments, bytes / kL2BytesPerClock);
   const double items = work.plan.grid;
-  const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + kTileCycles;
+  const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + tile_cycles;
   work.mma_flops = cycles / kClockHz * items / device.sm_count * rates.mma_tflops * 1e12;
   work.l2_bytes = 0.0;  // counted above
   Cost cost = predict(work, device, rates);
-  // Persistent CTAs start once, and their ends are in kTileCycles; a split costs more than in
+  // Persistent CTAs start once, and their ends are in tile_cycles; a split costs more than in
   // narrow tiles.
   constexpr double kLaunchUs = 4.0;
   constexpr double kWideReduceUs = 2.0;

@@ -209,11 +209,6 @@ __device__ __forceinline__ void store_global_4_if(bool valid, void* address, u32
       : "memory");
 }
 
-// Brings the line of an address to L2; nothing waits for it.
-__device__ __forceinline__ void prefetch_l2(const void* address) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
-}
-
 __device__ __forceinline__ u32 load_global_u32(const void* address) {
   u32 r;
   asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(r) : "l"(address));

@@ -13,7 +13,8 @@
 //   consumers  kWarpgroups warpgroups of 64 * kFragments rows; each warp has kFragments times 16 of
 //              them and all tokens of the tile. While four products (64 deep, one fragment) are
 //              under way, the next four operands are dequantised. Scales go straight to registers,
-//              a step ahead
+//              a step ahead, and weights a fragment ahead where kAhead says so: their latency is
+//              hidden, but products wait at the start for what they do not need yet
 //   producer   one thread that requests everything, tile after tile: the first data of the next one
 //              come while the last one is computed and stored
 //   lead       where a CTA has several tiles, or GeGLU at its end, the second warpgroup begins
@@ -32,8 +33,10 @@
 // Run-time arguments: N, K, M, split. Requires (host side, templates/wgmma.cc):
 //   rows % 16 == 0, k % kDepthTile == 0, k % group == 0, x and y 16-byte aligned, ldx % 8 == 0.
 //
-// Config: kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages, kGroupSize (0: one scale per
-//   row, on the final sums; else an FP16 or BF16 scale on each weight), kReduce, kGeglu, Element.
+// Config: kWarpgroups, kFragments, kTokenTile, kDepthTile, kStages, kAhead, kGroupSize (0: one
+// scale
+//   per row, on the final sums; else an FP16 or BF16 scale on each weight), kReduce, kGeglu,
+//   Element.
 #pragma once
 
 #include "dequant.cuh"
@@ -66,6 +69,7 @@ struct WgmmaTiles {
   static constexpr int kBlocks = Config::kDepthTile / 64;  // L0 blocks of a step
   static constexpr int kRowTile = 16 * kFragments * kConsumers;
   static constexpr int kStages = Config::kStages;
+  static constexpr bool kAhead = Config::kAhead;
   static constexpr int kLead = kStages / 2;
   static constexpr int kMeet = 15;  // a named barrier; 1 to 8 are of the warps' ends
   static constexpr bool kCluster = Config::kReduce == 1;
@@ -255,69 +259,69 @@ struct WgmmaTiles {
 
   // ---- consumers --------------------------------------------------------------------------------
 
-  // The scales of a warp's rows for the groups of a step, as fragment_scales() takes them.
+  // The scales of a lane's rows g and g + 8 for the groups of a step.
   struct Scales {
-    u32 pairs[kStepGroups];
+    u16 rows[kStepGroups][kFragments][2];
   };
 
-  // The 16 rows of fragment r of a warp, or none where the weight ends before.
-  __device__ __forceinline__ int fragment_at(const Item& item, int r) const {
-    return item.row_begin / 16 + warp * kFragments + r;
-  }
-  __device__ __forceinline__ const char* scales_at(const Item& item, int fragment, int step) const {
-    const long long group = static_cast<long long>(fragment) * (args.k / kGroup) +
-                            (item.step_begin + step) * Config::kDepthTile / kGroup;
-    return static_cast<const char*>(args.scales) + group * 32;
-  }
-
-  // To L2, all scales that this warp will load for an item: a step ahead is too late for what comes
-  // from DRAM.
-  __device__ __forceinline__ void prefetch_scales(const Item& item) const {
-    if constexpr (!kPerRow) {
-      constexpr int kLine = 128;
-      const int bytes = (item.num_steps * Config::kDepthTile + kGroup - 1) / kGroup * 32;
+  // Where those of an item's rows begin. Fragments that the weight does not have are stored
+  // nowhere: they take the scales of the last.
+  struct ScaleRows {
+    const char* from[kFragments];
+  };
+  __device__ __forceinline__ ScaleRows scale_rows(const Item& item) const {
+    ScaleRows rows;
+    const int last = End::weight_rows(args) / 16 - 1;
 #pragma unroll
-      for (int r = 0; r < kFragments; ++r) {
-        const int fragment = fragment_at(item, r);
-        if (fragment >= End::weight_rows(args) / 16) return;
-        const char* const from = scales_at(item, fragment, 0);
-        for (int at = lane * kLine; at < bytes; at += 32 * kLine) prefetch_l2(from + at);
-        if (lane == 0) prefetch_l2(from + bytes - 1);  // where a line begins before
-      }
+    for (int r = 0; r < kFragments; ++r) {
+      const int fragment = item.row_begin / 16 + warp * kFragments + r;
+      rows.from[r] =
+          static_cast<const char*>(args.scales) +
+          static_cast<long long>(fragment < last ? fragment : last) * (args.k / kGroup) * 32 +
+          lane / 4 * 2;
     }
+    return rows;
   }
 
-  __device__ __forceinline__ Scales load_scales(const Item& item, int step) const {
+  // `step` is one of the whole depth's.
+  __device__ __forceinline__ Scales load_scales(const ScaleRows& rows, int step) const {
     Scales scales = {};
     if constexpr (!kPerRow) {
-      const int fragment = fragment_at(item, lane / 8);
-      if (lane / 8 >= kFragments || fragment >= End::weight_rows(args) / 16) return scales;
-      const char* const from = scales_at(item, fragment, step) + lane % 8 * 4;
+      const int at = step * Config::kDepthTile / kGroup * 32;
 #pragma unroll
-      for (int g = 0; g < kStepGroups; ++g) scales.pairs[g] = load_global_u32(from + g * 32);
+      for (int g = 0; g < kStepGroups; ++g) {
+#pragma unroll
+        for (int r = 0; r < kFragments; ++r) {
+          const char* const from = rows.from[r] + at + g * 32;
+          scales.rows[g][r][0] = load_global_u16(from);
+          scales.rows[g][r][1] = load_global_u16(from + 16);
+        }
+      }
     }
     return scales;
   }
 
-  // Four A operands, 64 deep: block i of fragment r in the buffer. `pairs` holds the scales of its
-  // rows g and g + 8 from the beginning of their group on.
-  __device__ __forceinline__ void load_weights(int slot, const Scales& scales, int r, int i,
-                                               u32 (&pairs)[2], u32 (&a)[4][4]) const {
+  // This lane's weights, 64 deep: block i of fragment r, as soon as it is in the buffer.
+  __device__ __forceinline__ U32x4 load_weights(const Ring& ring, int i, int r) const {
+    if (r == 0) mbarrier_wait(full(ring.slot, i), ring.parity);
     // A lane's 16 bytes lie in quarter lane / 8 of the block, swizzled by the row of 128 bytes.
     const int row = lane / 8 * (kRowTile / 16) + warp * kFragments + r;
     const u32 at = static_cast<u32>(row) * 128 + static_cast<u32>((lane ^ row) % 8) * 16;
-    const U32x4 words = load_shared_16(stage(slot) + kTokenBytes + at +
-                                       static_cast<u32>(i * kBlockPieces) * kPieceBytes);
+    return load_shared_16(stage(ring.slot) + kTokenBytes + at +
+                          static_cast<u32>(i * kBlockPieces) * kPieceBytes);
+  }
+
+  // Four A operands of them. `pairs` holds the scales of rows g and g + 8 from the beginning of
+  // their group on.
+  __device__ __forceinline__ void dequantise(const U32x4& words, const Scales& scales, int i, int r,
+                                             u32 (&pairs)[2], u32 (&a)[4][4]) const {
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
       Dequant<Element>::word(words.v[s], a[s]);
       if constexpr (!kPerRow) {
         if ((i * 4 + s) % kGroupSteps == 0) {
-          u16 low;
-          u16 high;
-          fragment_scales(scales.pairs[(i * 4 + s) / kGroupSteps], r, lane, low, high);
-          pairs[0] = pair_of(low);
-          pairs[1] = pair_of(high);
+          pairs[0] = pair_of(scales.rows[(i * 4 + s) / kGroupSteps][r][0]);
+          pairs[1] = pair_of(scales.rows[(i * 4 + s) / kGroupSteps][r][1]);
         }
 #pragma unroll
         for (int j = 0; j < 4; ++j) a[s][j] = Element::mul2(a[s][j], pairs[j % 2]);
@@ -331,9 +335,10 @@ struct WgmmaTiles {
   }
 
   // Products of one step. Those of the last block and fragment stay under way, and with them the
-  // operands of one half of `a`.
-  __device__ __forceinline__ void multiply(int step, const Ring& ring, const Scales& scales,
-                                           u32 (&a)[2][4][4]) {
+  // operands of one half of `a`. With kAhead, `words` are the weights of the first ones, and then
+  // of the next step.
+  __device__ __forceinline__ void multiply(bool first, bool last, const Ring& ring,
+                                           const Scales& scales, U32x4& words, u32 (&a)[2][4][4]) {
     const int slot = ring.slot;
     const u64 tokens = wgmma_tokens(stage(slot));
     u32 pairs[kFragments][2];
@@ -341,9 +346,18 @@ struct WgmmaTiles {
     for (int j = 0; j < kBlocks * kFragments; ++j) {
       const int i = j / kFragments;  // block
       const int r = j % kFragments;
+      U32x4 now = words;
+      if constexpr (!kAhead) {
+        now = load_weights(ring, i, r);
+      } else if (j + 1 < kBlocks * kFragments) {
+        words = load_weights(ring, (j + 1) / kFragments, (j + 1) % kFragments);
+      } else if (!last) {
+        Ring next = ring;
+        next.advance();
+        words = load_weights(next, 0, 0);
+      }
       u32(&operand)[4][4] = a[j % 2];
-      if (r == 0) mbarrier_wait(full(slot, i), ring.parity);
-      load_weights(slot, scales, r, i, pairs[r], operand);
+      dequantise(now, scales, i, r, pairs[r], operand);
       const u64 b = tokens + i * wgmma_distance(kTokenBlockBytes);
       wgmma_fence();
 #pragma unroll
@@ -352,7 +366,7 @@ struct WgmmaTiles {
       }
       wgmma_commit();
       wgmma_wait<1>();
-      if (j == 0 && step > 0) release(slot == 0 ? kStages - 1 : slot - 1);
+      if (j == 0 && !first) release(slot == 0 ? kStages - 1 : slot - 1);
     }
   }
 
@@ -416,8 +430,8 @@ struct WgmmaTiles {
     u32 operands[2][4][4];  // of products under way
     Ring ring;
     int index = block_index();
-    prefetch_scales(item);
-    Scales next = load_scales(item, 0);
+    ScaleRows rows = scale_rows(item);
+    Scales next = load_scales(rows, item.step_begin);
     // GeGLU is much to compute at the end, a cluster ends together.
     const bool apart =
         kWarpgroups == 2 && !clustered() && (Config::kGeglu || num_items > grid_size());
@@ -426,16 +440,19 @@ struct WgmmaTiles {
     bool may_write = false;
     for (; index < num_items; index += grid_size()) {
       const Item following = item_at(index + grid_size() < num_items ? index + grid_size() : index);
-      if (index + grid_size() < num_items) prefetch_scales(following);
 #pragma unroll
       for (int r = 0; r < kFragments; ++r) {
 #pragma unroll
         for (int i = 0; i < kTokens * 4; ++i) acc[r][i] = opaque_zero();
       }
+      U32x4 words = {};
+      if constexpr (kAhead) words = load_weights(ring, 0, 0);
       for (int step = 0; step < item.num_steps; ++step) {
+        const bool last = step + 1 == item.num_steps;
         const Scales scales = next;
-        next = step + 1 < item.num_steps ? load_scales(item, step + 1) : load_scales(following, 0);
-        multiply(step, ring, scales, operands);
+        if (last) rows = scale_rows(following);
+        next = load_scales(rows, last ? following.step_begin : item.step_begin + step + 1);
+        multiply(step == 0, last, ring, scales, words, operands);
         ring.advance();
         if (leads && (step + 1 == kLead || step + 1 == item.num_steps)) {
           leads = false;

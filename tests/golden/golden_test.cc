@@ -61,8 +61,8 @@ TEST(Golden, RenderedSourceOfTheOtherFamilies) {
         "gemv row_tile=32 token_tile=2 depth_warps=8 blocks=2 ahead=2 ctas=2 dequant=2",
         "bulk_pipe row_warps=4 warp_rows=16 depth_warps=1 token_tile=32 depth_tile=256 stages=3 "
         "ahead=0 math=1 dequant=1 reduce=0",
-        "wgmma warpgroups=2 fragments=2 token_tile=64 depth_tile=128 stages=4 dequant=0 "
-        "reduce=0"}) {
+        "wgmma warpgroups=2 fragments=2 token_tile=64 depth_tile=128 stages=4 ahead=0 "
+        "dequant=0 reduce=0"}) {
     const KernelConfig config = parse_kernel_config(text);
     expect_golden(config.family + "_f16_geglu.cu",
                   find_family(config.family)->source(config, problem));

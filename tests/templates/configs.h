@@ -45,12 +45,15 @@ struct WgmmaCorner {
   int warpgroups, fragments, token_tile, depth_tile, stages;
   int dequant = 0;  // 1: a scale per row
   int reduce = 0;   // 1: through a cluster
+  int ahead = 0;
 };
 
 inline KernelConfig config_of(const WgmmaCorner& c) {
   return parse_kernel_config(fmt::format(
-      "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} dequant={} reduce={}",
-      c.warpgroups, c.fragments, c.token_tile, c.depth_tile, c.stages, c.dequant, c.reduce));
+      "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} ahead={} dequant={} "
+      "reduce={}",
+      c.warpgroups, c.fragments, c.token_tile, c.depth_tile, c.stages, c.ahead, c.dequant,
+      c.reduce));
 }
 
 struct MmaRegCorner {
@@ -235,10 +238,10 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {1, 2, 64, 64, 12},
            {1, 2, 128, 128, 5},
            {1, 1, 200, 256, 2, 1},
-           {2, 1, 64, 128, 6},
+           {2, 1, 64, 128, 6, 0, 0, 1},
            {2, 1, 88, 256, 3},
-           {2, 1, 112, 128, 5},
-           {2, 2, 56, 64, 6},
+           {2, 1, 112, 128, 5, 0, 0, 1},
+           {2, 2, 56, 64, 6, 0, 0, 1},
            // With registers of the producer's warpgroup.
            {2, 1, 120, 128, 4},
            {2, 1, 168, 128, 4, 1},
@@ -246,10 +249,11 @@ inline std::vector<KernelConfig> corner_configs(int sm) {
            {2, 1, 256, 128, 3, 1},
            {2, 2, 64, 128, 4, 1},
            {2, 2, 88, 128, 5},
-           {2, 2, 128, 64, 9},
+           {2, 2, 128, 64, 9, 0, 0, 1},
            {2, 2, 128, 128, 4},
            {2, 2, 104, 256, 2},
-           {1, 1, 88, 128, 4, 0, 1},
+           {1, 1, 88, 128, 4, 0, 1, 1},
+           {2, 1, 160, 128, 4, 1, 0, 1},
            {2, 1, 256, 128, 3, 0, 1},
            {2, 2, 128, 128, 4, 1, 1},
        }) {

@@ -41,9 +41,10 @@ TEST(Wgmma, ConsumersOfManySumsTakeRegistersFromAWarpgroup) {
   const Problem problem{Op::kGemm, 16384, 2048, 128, Dtype::kF16};
   const auto threads = [&](const char* sizes) {
     return family
-        .footprint(parse_kernel_config(
-                       std::string("wgmma depth_tile=128 stages=2 dequant=0 reduce=0 ") + sizes),
-                   problem)
+        .footprint(
+            parse_kernel_config(
+                std::string("wgmma depth_tile=128 stages=2 ahead=0 dequant=0 reduce=0 ") + sizes),
+            problem)
         .threads;
   };
   EXPECT_EQ(threads("warpgroups=2 fragments=1 token_tile=112"), 288);

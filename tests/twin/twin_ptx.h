@@ -95,12 +95,6 @@ inline U32x4 load_global_16_cached(const void* address) {
   return r;
 }
 
-// Reads, so that an address out of bounds is noticed.
-inline void prefetch_l2(const void* address) {
-  unsigned char byte;
-  twin::load_global_constant(address, &byte, 1);
-}
-
 inline u32 load_global_u32(const void* address) {
   u32 r;
   twin::load_global_constant(address, &r, 4);

@@ -22,6 +22,7 @@ using w4::twin::Sync;
 
 struct Shape {
   int warpgroups, fragments, token_tile, depth_tile, stages;
+  int ahead = 0;
 };
 
 template <class ElementType, Shape kShape, int kGroup, Op kOp>
@@ -32,6 +33,7 @@ struct Config {
   static constexpr int kTokenTile = kShape.token_tile;
   static constexpr int kDepthTile = kShape.depth_tile;
   static constexpr int kStages = kShape.stages;
+  static constexpr bool kAhead = kShape.ahead == 1;
   static constexpr int kGroupSize = kGroup;
   static constexpr int kReduce = 0;
   static constexpr bool kGeglu = kOp == Op::kGeglu;
@@ -42,10 +44,10 @@ TwinKernel kernel() {
   static const WgmmaTiles family;
   return {&family,
           parse_kernel_config(fmt::format(
-              "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} dequant={} "
-              "reduce=0",
+              "wgmma warpgroups={} fragments={} token_tile={} depth_tile={} stages={} ahead={} "
+              "dequant={} reduce=0",
               kShape.warpgroups, kShape.fragments, kShape.token_tile, kShape.depth_tile,
-              kShape.stages, kGroup == 0 ? 1 : 0)),
+              kShape.stages, kShape.ahead, kGroup == 0 ? 1 : 0)),
           kOp,
           std::is_same_v<Element, F16> ? Dtype::kF16 : Dtype::kBF16,
           kGroup,
@@ -54,12 +56,12 @@ TwinKernel kernel() {
           }};
 }
 
-// warpgroups, fragments, token_tile, depth_tile, stages
+// warpgroups, fragments, token_tile, depth_tile, stages, ahead
 constexpr Shape kOneWarpgroup = {1, 1, 64, 128, 2};
 constexpr Shape kOneOfPairs = {1, 2, 24, 64, 3};
-constexpr Shape kTwoWarpgroups = {2, 1, 88, 128, 3};
-constexpr Shape kPairs = {2, 2, 40, 64, 4};
-constexpr Shape kDeepStep = {2, 1, 72, 256, 2};
+constexpr Shape kTwoWarpgroups = {2, 1, 88, 128, 3, 1};
+constexpr Shape kPairs = {2, 2, 40, 64, 4, 1};
+constexpr Shape kDeepStep = {2, 1, 72, 256, 2, 1};
 constexpr Shape kTakenRegisters = {2, 2, 64, 128, 2};  // from the producer's warpgroup
 constexpr Shape kMostTokens = {2, 1, 248, 128, 2};
 

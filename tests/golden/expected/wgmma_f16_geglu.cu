@@ -18,6 +18,7 @@ struct Config {
   static constexpr int kTokenTile = 64;
   static constexpr int kDepthTile = 128;
   static constexpr int kStages = 4;
+  static constexpr bool kAhead = false;
   static constexpr int kGroupSize = 128;
   static constexpr int kReduce = 0;
   static constexpr bool kGeglu = true;
