@@ -123,7 +123,10 @@ std::vector<Constraint> constraints(const Workload& workload, const DeviceInfo& 
        {kWarpgroups, kFragments, kTokenTile, kReduce, kSplit},
        [=](auto v) {
          const int tiles = ceil_div(rows, 64 * v[0] * v[1]) * ceil_div(m, v[2]);
-         return v[3] == 0 || tiles * v[4] <= device.sm_count;
+         // Clusters of more than two lie within groups of SMs that not all have room for whole
+         // ones.
+         const double room = v[4] > 2 ? 0.9 * device.sm_count : device.sm_count;
+         return v[3] == 0 || tiles * v[4] <= room;
        }},
       {"two buffers leave the copy engine no time",
        {kDepthTile, kStages, kSplit},
@@ -222,9 +225,9 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   // (docs/kernels.md, "wgmma", has what binds).
   const double dequant_cycles = shape.ahead == 1 ? 190.0 : 230.0;
   constexpr double kStepCycles = 140.0;
-  const double tile_cycles = shape.ahead == 1 ? 2800.0 : 2500.0;
+  const double tile_cycles = shape.ahead == 1 ? 1800.0 : 1500.0;
   constexpr double kClockHz = 1.7e9;  // under load
-  constexpr double kL2BytesPerClock = 32.0;
+  constexpr double kL2BytesPerClock = 34.0;
   const double products = 2.0 * shape.token_tile;
   const double turn =
       products + dequant_cycles + kStepCycles / (shape.fragments * shape.depth_tile / 64.0);
@@ -237,15 +240,21 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   work.l2_bytes = 0.0;  // counted above
   Cost cost = predict(work, device, rates);
   // Persistent CTAs start once, and their ends are in tile_cycles; a split costs more than in
-  // narrow tiles.
-  constexpr double kLaunchUs = 4.0;
-  constexpr double kWideReduceUs = 2.0;
-  cost.total_us += kLaunchUs - cost.launch_us;
+  // narrow tiles: through the workspace, or to begin as a cluster, to meet, and what is sent.
+  constexpr double kLaunchUs = 2.9;
+  constexpr double kWideReduceUs = 3.8;
+  constexpr double kClusterCycles = 2700.0;
+  constexpr double kClusterBytesPerClock = 11.0;
+  const double launch_us = cost.launch_us;
+  const double reduce_us = cost.reduce_us;
   cost.launch_us = kLaunchUs;
-  if (work.plan.schedule.split_k > 1 && shape.reduce == 0) {
-    cost.total_us += kWideReduceUs;
-    cost.reduce_us += kWideReduceUs;
+  const int split = work.plan.schedule.split_k;
+  if (split > 1 && shape.reduce == 0) cost.reduce_us += kWideReduceUs;
+  if (split > 1 && shape.reduce == 1) {
+    const double sent = 4.0 * shape.row_tile() * shape.token_tile * (split - 1) / split;
+    cost.reduce_us = (kClusterCycles + sent / kClusterBytesPerClock) / kClockHz * 1e6;
   }
+  cost.total_us += cost.launch_us - launch_us + cost.reduce_us - reduce_us;
   return cost;
 }
 
