@@ -44,6 +44,25 @@ double robust_deviation(const std::vector<double>& values) {
   return kNormal * median(std::move(distances));
 }
 
+Range median_interval(std::vector<double> samples) {
+  W4_CHECK(!samples.empty(), "an interval needs a sample");
+  constexpr double kOutside = 0.025;  // on either side
+  std::sort(samples.begin(), samples.end());
+  const auto n = static_cast<double>(samples.size());
+  // The `low` smallest and largest can be left out: that at most `low` of n fair coins show heads
+  // has a probability of at most kOutside.
+  double probability = std::pow(0.5, n);
+  double below = probability;
+  std::size_t low = 0;
+  while (below <= kOutside && 2 * (low + 1) < samples.size()) {
+    ++low;
+    probability *= (n - static_cast<double>(low) + 1.0) / static_cast<double>(low);
+    below += probability;
+  }
+  if (below > kOutside && low > 0) --low;
+  return {samples[low], samples[samples.size() - 1 - low]};
+}
+
 std::vector<double> holm_adjusted(const std::vector<double>& p_values) {
   std::vector<std::size_t> order(p_values.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

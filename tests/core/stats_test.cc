@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <random>
+
 namespace w4tune {
 namespace {
 
@@ -31,6 +34,32 @@ TEST(Stats, RobustDeviationIsThatOfNormalValuesAndIgnoresWildOnes) {
   EXPECT_NEAR(robust_deviation({-0.6745, 0.0, 0.6745}), 1.0, 1e-4);
   EXPECT_NEAR(robust_deviation({9.3255, 10.0, 10.6745, 9.3255, 1000.0}), 1.0, 1e-4);
   EXPECT_EQ(robust_deviation({3.0}), 0.0);
+}
+
+// How often an interval holds the true median is what 95 % says, whatever the distribution.
+TEST(Stats, MedianIntervalsHoldTheMedianNineteenTimesOfTwenty) {
+  std::mt19937 random(1);
+  std::exponential_distribution<double> skewed(1.0);
+  const double truth = std::log(2.0);
+  for (const int count : {6, 9, 25, 60}) {
+    int held = 0;
+    constexpr int kTurns = 4000;
+    for (int turn = 0; turn < kTurns; ++turn) {
+      std::vector<double> samples(static_cast<std::size_t>(count));
+      for (double& sample : samples) sample = skewed(random);
+      const Range range = median_interval(samples);
+      if (range.low <= truth && truth <= range.high) ++held;
+    }
+    EXPECT_GE(held, kTurns * 945 / 1000) << count;
+    EXPECT_LE(held, kTurns * 990 / 1000) << count;
+  }
+}
+
+TEST(Stats, MedianIntervalOfFewIsTheirRange) {
+  const Range range = median_interval({3.0, 1.0, 2.0});
+  EXPECT_EQ(range.low, 1.0);
+  EXPECT_EQ(range.high, 3.0);
+  EXPECT_EQ(median_interval({5.0}).low, 5.0);
 }
 
 TEST(Stats, HolmStepsDown) {
