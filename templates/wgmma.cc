@@ -204,7 +204,7 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
                       const DeviceInfo& device) const {
   const Problem& problem = workload.problem;
   const Shape shape = shape_of(candidate.config);
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   Work work = tiled_work(footprint(candidate.config, problem), candidate, workload);
   work.registers = 168;
   work.in_flight_bytes =
@@ -215,7 +215,7 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   constexpr double kDequantCycles = 255.0;
   constexpr double kStepCycles = 140.0;
   constexpr double kTileCycles = 2500.0;
-  constexpr double kClockHz = 1.7e9;  // under load
+  constexpr double kLoadedClock = 1.7 / 1.98;  // of the boost clock
   constexpr double kL2BytesPerClock = 32.0;
   const double products = 2.0 * shape.token_tile;
   const double turn =
@@ -225,18 +225,18 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   const double block = std::max(group * shape.fragments, bytes / kL2BytesPerClock);
   const double items = work.plan.grid;
   const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + kTileCycles;
-  work.mma_flops = cycles / kClockHz * items / device.sm_count * rates.mma_tflops * 1e12;
+  const double seconds = cycles / (kLoadedClock * device.clock_mhz * 1e6);
+  work.mma_flops = seconds * items / device.sm_count * rates.mma_tflops * 1e12;
   work.l2_bytes = 0.0;  // counted above
   Cost cost = predict(work, device, rates);
-  // Persistent CTAs start once, and their ends are in kTileCycles; a split costs more than in
-  // narrow tiles.
-  constexpr double kLaunchUs = 4.0;
-  constexpr double kWideReduceUs = 2.0;
-  cost.total_us += kLaunchUs - cost.launch_us;
-  cost.launch_us = kLaunchUs;
+  // Persistent CTAs start once, and their ends are in kTileCycles; a launch, and a split's
+  // reduction, cost as much again as in narrow tiles.
+  const double launch_us = 2.0 * rates.launch_us;
+  cost.total_us += launch_us - cost.launch_us;
+  cost.launch_us = launch_us;
   if (work.plan.schedule.split_k > 1 && shape.reduce == 0) {
-    cost.total_us += kWideReduceUs;
-    cost.reduce_us += kWideReduceUs;
+    cost.total_us += rates.reduce_us;
+    cost.reduce_us += rates.reduce_us;
   }
   return cost;
 }
