@@ -108,29 +108,52 @@ double matrix_tflops(const Stream& stream) {
   return 2.0 * kMatrix * static_cast<double>(kMatrix) * kMatrix / us * 1e-6;
 }
 
-double mma_sync_tflops(const DeviceInfo& device, const UtilityKernels& utilities,
-                       const Stream& stream) {
-  constexpr std::uint32_t kThreads = 256;
-  constexpr double kOperations = 8 * 4096.0;  // of a warp, a turn
-  constexpr int kCtasPerSm = 2;
-  const Buffer sink(sizeof(float));
-  auto* at = sink.as<float>();
-  int turns = 20000;  // some milliseconds
-  void* params[] = {&at, &turns};
-  const auto grid = static_cast<std::uint32_t>(device.sm_count * kCtasPerSm);
-  const double us = median_us(stream, [&] {
-    launch(utilities.function("w4_mma_rate"), grid, kThreads, 0, stream.handle(), params);
-  });
-  return kOperations * turns * (kThreads / 32.0) * grid / us * 1e-6;
-}
+// mma.sync from registers, on all SMs for some milliseconds.
+class MmaRate {
+ public:
+  MmaRate(const DeviceInfo& device, const UtilityKernels& utilities, const Stream& stream)
+      : function_(utilities.function("w4_mma_rate")),
+        grid_(static_cast<std::uint32_t>(device.sm_count * kCtasPerSm)),
+        stream_(stream),
+        sink_(sizeof(float)) {}
 
-// Of the SMs while mma.sync multiplies.
+  void launch_once() const {
+    auto* at = sink_.as<float>();
+    int turns = kTurns;
+    void* params[] = {&at, &turns};
+    launch(function_, grid_, kThreads, 0, stream_.handle(), params);
+  }
+
+  [[nodiscard]] double tflops() const {
+    constexpr double kOperations = 8 * 4096.0;  // of a warp, a turn
+    const double us = median_us(stream_, [this] { launch_once(); });
+    return kOperations * kTurns * (kThreads / 32.0) * grid_ / us * 1e-6;
+  }
+
+ private:
+  static constexpr std::uint32_t kThreads = 256;
+  static constexpr int kCtasPerSm = 2;
+  static constexpr int kTurns = 20000;
+
+  CUfunction function_;
+  std::uint32_t grid_;
+  const Stream& stream_;
+  Buffer sink_;
+};
+
+// Of the SMs while mma.sync multiplies; 0 where it could not be read.
 double loaded_clock_mhz(const DeviceInfo& device, const GpuSession& gpu) {
-  gpu.clock().record(gpu.stream().handle(), 0);
-  mma_sync_tflops(device, gpu.utilities(), gpu.stream());
-  gpu.clock().record(gpu.stream().handle(), 1);
-  gpu.stream().synchronize();
-  return gpu.clock().clock_mhz(0, 1);
+  constexpr int kTries = 8;  // both readings must come from one SM
+  const MmaRate load(device, gpu.utilities(), gpu.stream());
+  double clock_mhz = 0.0;
+  for (int i = 0; i < kTries && clock_mhz == 0.0; ++i) {
+    gpu.clock().record(gpu.stream().handle(), 0);
+    load.launch_once();
+    gpu.clock().record(gpu.stream().handle(), 1);
+    gpu.stream().synchronize();
+    clock_mhz = gpu.clock().clock_mhz(0, 1);
+  }
+  return clock_mhz;
 }
 
 // Cold reads of a large buffer by w4_read, whose threads ask for 64 bytes at a time.
@@ -225,7 +248,7 @@ Ceilings probe_ceilings(const DeviceInfo& device, const UtilityKernels& utilitie
                         const Stream& stream) {
   Ceilings ceilings;
   ceilings.copy_gbps = copy_gbps(stream);
-  ceilings.mma_sync_tflops = mma_sync_tflops(device, utilities, stream);
+  ceilings.mma_sync_tflops = MmaRate(device, utilities, stream).tflops();
   if (CublasLt::available()) {
     ceilings.mma_tflops = matrix_tflops(stream);
     ceilings.mma_source = "cublaslt_8192";

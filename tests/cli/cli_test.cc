@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cache/store.h"
+#include "generated/cache_sql.h"
 #include "gpu/device.h"
 #include "tests/cli/run_command.h"
 #include "tests/core/sample_calibration.h"
@@ -99,6 +100,19 @@ TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
   EXPECT_EQ(probe.exit_code, 3) << probe.out;
   EXPECT_EQ(lines(probe.out), 1) << probe.out;
   EXPECT_FALSE(fs::exists(temp("none.db")));
+}
+
+TEST(Cli, TuneBringsAnOlderCacheUpToDate) {
+  const std::string db = temp("older.db");
+  fs::remove(db);
+  std::string script;
+  for (const char* version : {"001", "002", "003", "004"}) {
+    script += sql::text(std::string("migration_") + version + ".sql");
+  }
+  Database(db, Database::Access::kCreate, kBusyTimeout).execute(script);
+  const CommandResult outcome = w4tune_run("--gpu a40 --m 10 --shape 4096,1024 --quiet --db " + db);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.out;
+  EXPECT_EQ(w4tune_run("show --db " + db).exit_code, 0);
 }
 
 // A cache that comes from a machine with the GPU brings along what was probed there.

@@ -80,8 +80,10 @@ TEST_F(ProbeTest, FindsWhatCanBeWithinTenSeconds) {
   EXPECT_LT(found.mma_sync_tflops, 1.15 * device_.mma_tflops);
   EXPECT_GT(found.mma_tflops, 0.4 * device_.mma_tflops);
   EXPECT_EQ(found.mma_source, CublasLt::available() ? "cublaslt_8192" : "data sheet");
-  EXPECT_GT(found.clock_mhz, 0.4 * device_.clock_mhz);
-  EXPECT_LT(found.clock_mhz, 1.2 * device_.clock_mhz);
+  if (found.clock_mhz > 0.0) {  // it may be that it could not be read
+    EXPECT_GT(found.clock_mhz, 0.4 * device_.clock_mhz);
+    EXPECT_LT(found.clock_mhz, 1.2 * device_.clock_mhz);
+  }
 
   // A round trip to L2 and an atomic; and at most 128 bytes a clock.
   EXPECT_GT(found.reduce_us, 0.3);
