@@ -20,6 +20,15 @@ double last_of_best(std::vector<double> values, double share) {
   return values[last];
 }
 
+// Indices of the values, least first.
+std::vector<std::size_t> ascending(const std::vector<double>& values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t i, std::size_t j) { return values[i] < values[j]; });
+  return order;
+}
+
 }  // namespace
 
 double quantile(std::vector<double> samples, double q) {
@@ -59,10 +68,7 @@ double robust_deviation(const std::vector<double>& values) {
 }
 
 std::vector<double> ranks(const std::vector<double>& values) {
-  std::vector<std::size_t> order(values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](std::size_t i, std::size_t j) { return values[i] < values[j]; });
+  const std::vector<std::size_t> order = ascending(values);
   std::vector<double> result(values.size());
   for (std::size_t begin = 0; begin < order.size();) {
     std::size_t end = begin + 1;
@@ -107,10 +113,7 @@ double top_recall(const std::vector<double>& predicted, const std::vector<double
 }
 
 std::vector<double> holm_adjusted(const std::vector<double>& p_values) {
-  std::vector<std::size_t> order(p_values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](std::size_t i, std::size_t j) { return p_values[i] < p_values[j]; });
+  const std::vector<std::size_t> order = ascending(p_values);
   std::vector<double> adjusted(p_values.size());
   double largest = 0.0;
   for (std::size_t rank = 0; rank < order.size(); ++rank) {
