@@ -187,6 +187,30 @@ std::vector<DeviceRow> select_devices(const Database& database) {
   return devices;
 }
 
+Calibration read_calibration(const Statement& row) {
+  Calibration calibration{.method = row.integer("method"),
+                          .measured_at = row.text("measured_at"),
+                          .driver = row.text("driver"),
+                          .clock_mhz = row.real("clock_mhz"),
+                          .copy_gbps = row.real("copy_gbps"),
+                          .read_gbps = row.real("read_gbps"),
+                          .read_curve = {},
+                          .launch_us = row.real("launch_us"),
+                          .dependent_launch_us = row.real("dependent_launch_us"),
+                          .mma_tflops = row.real("mma_tflops"),
+                          .mma_source = row.text("mma_source"),
+                          .mma_sync_tflops = row.real("mma_sync_tflops"),
+                          .reduce_us = row.real("reduce_us"),
+                          .reduce_sm_gbps = row.real("reduce_sm_gbps")};
+  const std::vector<double> bytes = decode_samples(row.bytes("read_bytes_per_sm"));
+  const std::vector<double> gbps = decode_samples(row.bytes("read_curve_gbps"));
+  for (std::size_t i = 0; i < std::min(bytes.size(), gbps.size()); ++i) {
+    calibration.read_curve.push_back({bytes[i], gbps[i]});
+  }
+  if (bytes.size() != gbps.size() || !is_sound(calibration)) damaged("a probe's figures are wrong");
+  return calibration;
+}
+
 Trial read_trial(const Statement& row, const Workload& workload) {
   return {.workload = workload,
           .candidate = read_candidate(row),

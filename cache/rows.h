@@ -41,6 +41,8 @@ struct DeviceRow {
 // Devices that have winners or trials.
 std::vector<DeviceRow> select_devices(const Database& database);
 
+Calibration read_calibration(const Statement& row);
+
 Trial read_trial(const Statement& statement, const Workload& workload);
 // Winners that serve on a device, sorted by problem and m.
 std::vector<Winner> select_winners(const Database& database, std::int64_t device_id);

@@ -8,7 +8,7 @@
 
 namespace w4tune {
 
-inline constexpr int kSchemaVersion = 4;
+inline constexpr int kSchemaVersion = 5;
 inline constexpr std::chrono::milliseconds kBusyTimeout{10000};
 
 // Opens a file that exists, for reading. A missing file throws Error{kNotFound}; one that is not a

@@ -414,6 +414,47 @@ std::optional<bool> Store::mma_denormals(const DeviceInfo& device) const {
   return std::nullopt;
 }
 
+void Store::put_calibration(const DeviceInfo& device, const Calibration& calibration) {
+  W4_CHECK(is_sound(calibration), "a probe's figures are above zero");
+  std::vector<double> bytes;
+  std::vector<double> gbps;
+  for (const ReadPoint& point : calibration.read_curve) {
+    bytes.push_back(point.bytes_per_sm);
+    gbps.push_back(point.gbps);
+  }
+  // As before a run's first row.
+  static_cast<void>(database_.try_execute(sql::text("use_wal.sql")));
+  Transaction transaction(database_, Transaction::Kind::kWrite);
+  Statement(database_, sql::text("upsert_calibration.sql"))
+      .bind(":device_id", ensure_device(device))
+      .bind(":method", calibration.method)
+      .bind(":measured_at", calibration.measured_at)
+      .bind(":driver", calibration.driver)
+      .bind(":clock_mhz", calibration.clock_mhz)
+      .bind(":copy_gbps", calibration.copy_gbps)
+      .bind(":read_gbps", calibration.read_gbps)
+      .bind_blob(":read_bytes_per_sm", rows::encode_samples(bytes))
+      .bind_blob(":read_curve_gbps", rows::encode_samples(gbps))
+      .bind(":launch_us", calibration.launch_us)
+      .bind(":dependent_launch_us", calibration.dependent_launch_us)
+      .bind(":mma_tflops", calibration.mma_tflops)
+      .bind(":mma_source", calibration.mma_source)
+      .bind(":mma_sync_tflops", calibration.mma_sync_tflops)
+      .bind(":reduce_us", calibration.reduce_us)
+      .bind(":reduce_sm_gbps", calibration.reduce_sm_gbps)
+      .run();
+  transaction.commit();
+}
+
+std::optional<Calibration> Store::calibration(const DeviceInfo& device) const {
+  const auto device_id = rows::find_device(database_, device);
+  if (!device_id) return std::nullopt;
+  Statement find(database_, sql::text("find_calibration.sql"));
+  find.bind(":device_id", *device_id);
+  if (!find.step()) return std::nullopt;
+  return rows::read_calibration(find);
+}
+
 std::vector<DeviceInfo> Store::devices() const {
   std::vector<DeviceInfo> devices;
   for (auto& row : rows::select_devices(database_)) devices.push_back(std::move(row.info));

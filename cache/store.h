@@ -102,6 +102,11 @@ class Store {
 
   // What an earlier run's probe of this device (same name, sm and sm_count) found: see DeviceInfo.
   [[nodiscard]] std::optional<bool> mma_denormals(const DeviceInfo& device) const;
+  // Replaces what an earlier probe of this device measured.
+  void put_calibration(const DeviceInfo& device, const Calibration& calibration);
+  // What the last probe of this device (same name, sm and sm_count) measured; an exported file has
+  // none.
+  [[nodiscard]] std::optional<Calibration> calibration(const DeviceInfo& device) const;
   // What made the winners of the device, oldest first.
   [[nodiscard]] std::vector<RunInfo> winner_runs(const DeviceInfo& device) const;
   // What was measured beside them by the same protocol; an exported file has none.

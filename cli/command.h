@@ -22,6 +22,7 @@ using Action = std::function<int()>;
 
 void add_tune(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+void add_probe(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_compare(CLI::App& app, Action& action);

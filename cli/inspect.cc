@@ -81,7 +81,7 @@ int run(const Options& options) {
   }
   if (!options.cubin.empty()) write_file(options.cubin, compilation.cubin);
   const Cost cost = family.cost(candidate, workload, device);
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   const double floor = floor_us(workload, rates.dram_gbps, device.mma_tflops);
   if (options.json) {
     fmt::print("{}\n", nlohmann::json{{"workload", to_string(workload)},

@@ -12,8 +12,8 @@
 
 namespace {
 
-constexpr std::array kCommands = {"tune",   "bench",  "show",     "inspect", "compare",
-                                  "replay", "export", "defaults", "doctor"};
+constexpr std::array kCommands = {"tune",    "bench",  "probe",  "show",     "inspect",
+                                  "compare", "replay", "export", "defaults", "doctor"};
 
 int exit_code(w4tune::ErrorCode code) {
   switch (code) {
@@ -39,6 +39,7 @@ int run(int argc, char** argv) {
   w4tune::Action action;
   w4tune::add_tune(app, action);
   w4tune::add_bench(app, action);
+  w4tune::add_probe(app, action);
   w4tune::add_show(app, action);
   w4tune::add_inspect(app, action);
   w4tune::add_compare(app, action);

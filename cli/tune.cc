@@ -140,6 +140,7 @@ void print_closing(const TuneResult& result, const Options& options) {
                ratios.size(), geometric_mean(ratios), slower);
   }
   for (const std::string& line : fp16_sentences(fp16_intervals(result))) fmt::print("{}\n", line);
+  for (const std::string& line : describe(result.fits())) fmt::print("{}\n", line);
   const int untuned = result.untuned();
   if (result.interrupted) {
     fmt::print(
@@ -149,6 +150,12 @@ void print_closing(const TuneResult& result, const Options& options) {
   }
   fmt::print("cache: {}\n", options.db);
   if (!options.report.empty()) fmt::print("report: {}\n", options.report);
+}
+
+// What earlier runs, here or on another machine, found out about the GPU.
+void learn(DeviceInfo& device, const Store& store) {
+  device.mma_denormals = store.mma_denormals(device);
+  device.calibration = store.calibration(device);
 }
 
 int run(const Options& options) {
@@ -170,17 +177,20 @@ int run(const Options& options) {
   tune.protocol.seed = options.seed;
   tune.protocol.dependent = options.dependent;
   tune.interrupted = [] { return g_interrupted != 0; };
-  if (std::filesystem::exists(options.db)) {
-    const Store known = Store::open(options.db, Store::Mode::kReadOnly);
-    tune.device.mma_denormals = known.mma_denormals(tune.device);
+  if (options.explain) {
+    if (std::filesystem::exists(options.db)) {
+      learn(tune.device, Store::open(options.db, Store::Mode::kReadOnly));
+    }
+    return explain(tune, target.present, options.json);
   }
-  if (options.explain) return explain(tune, target.present, options.json);
   if (options.dependent && !target.present) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("--dependent: dependent launches are measured, never predicted, and "
                             "there is no {} here. Tune without it.",
                             target.device.name));
   }
+  Store store = Store::open(options.db, Store::Mode::kReadWrite);
+  learn(tune.device, store);
 
   Progress progress(!target.present, options.quiet);
   Reporter reporter(progress, options.report, tune);
@@ -189,7 +199,7 @@ int run(const Options& options) {
     progress.on_warning(fmt::format(
         "no {} here ({}): kernels are ranked by the cost model and every time is a prediction",
         target.device.name, here));
-    for (const auto& line : describe(assumed_rates(target.device), target.device)) {
+    for (const auto& line : describe(rates_of(tune.device), tune.device)) {
       fmt::print(stderr, "assumed: {}\n", line);
     }
     if (!tune.device.mma_denormals) {
@@ -203,7 +213,6 @@ int run(const Options& options) {
   }
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
-  Store store = Store::open(options.db, Store::Mode::kReadWrite);
   const TuneResult result =
       target.present ? tune_measured(tune, store, reporter) : tune_predicted(tune, store, reporter);
   if (!options.report.empty()) write_report(options.report, reporter.report(result));

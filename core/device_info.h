@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/calibration.h"
+
 namespace w4tune {
 
 struct DeviceInfo {
@@ -23,6 +25,8 @@ struct DeviceInfo {
   double mma_tflops = 0.0;  // dense FP16 with FP32 accumulation: data sheet, or measured
   // Whether mma.sync takes FP16 denormals as they are; empty until a probe ran on the GPU.
   std::optional<bool> mma_denormals = {};
+  // What `w4tune probe` measured; empty until it did.
+  std::optional<Calibration> calibration = {};
 
   bool operator==(const DeviceInfo&) const = default;
 };

@@ -7,6 +7,29 @@
 #include "core/check.h"
 
 namespace w4tune {
+namespace {
+
+// The last value that still belongs to the least `share` of all.
+double last_of_best(std::vector<double> values, double share) {
+  const auto count = static_cast<double>(values.size());
+  // Without the epsilon, 0.01 of 100 could come out as a hair above 1.
+  const auto kept = static_cast<std::size_t>(std::ceil(share * count - 1e-9));
+  const std::size_t last = std::clamp<std::size_t>(kept, 1, values.size()) - 1;
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(last),
+                   values.end());
+  return values[last];
+}
+
+// Indices of the values, least first.
+std::vector<std::size_t> ascending(const std::vector<double>& values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t i, std::size_t j) { return values[i] < values[j]; });
+  return order;
+}
+
+}  // namespace
 
 double quantile(std::vector<double> samples, double q) {
   W4_CHECK(!samples.empty(), "a quantile needs a sample");
@@ -63,11 +86,53 @@ Range median_interval(std::vector<double> samples) {
   return {samples[low], samples[samples.size() - 1 - low]};
 }
 
+std::vector<double> ranks(const std::vector<double>& values) {
+  const std::vector<std::size_t> order = ascending(values);
+  std::vector<double> result(values.size());
+  for (std::size_t begin = 0; begin < order.size();) {
+    std::size_t end = begin + 1;
+    while (end < order.size() && values[order[end]] == values[order[begin]]) ++end;
+    const double place = 0.5 * static_cast<double>(begin + 1 + end);
+    for (; begin < end; ++begin) result[order[begin]] = place;
+  }
+  return result;
+}
+
+std::optional<double> spearman(const std::vector<double>& x, const std::vector<double>& y) {
+  W4_CHECK(x.size() == y.size(), "a correlation needs pairs");
+  const std::vector<double> x_ranks = ranks(x);
+  const std::vector<double> y_ranks = ranks(y);
+  const double mean = 0.5 * static_cast<double>(x.size() + 1);
+  double xy = 0.0;
+  double xx = 0.0;
+  double yy = 0.0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xy += (x_ranks[i] - mean) * (y_ranks[i] - mean);
+    xx += (x_ranks[i] - mean) * (x_ranks[i] - mean);
+    yy += (y_ranks[i] - mean) * (y_ranks[i] - mean);
+  }
+  if (xx == 0.0 || yy == 0.0) return std::nullopt;
+  return xy / std::sqrt(xx * yy);
+}
+
+double top_recall(const std::vector<double>& predicted, const std::vector<double>& measured,
+                  double best_share, double in_share) {
+  W4_CHECK(!measured.empty() && predicted.size() == measured.size(), "a recall needs pairs");
+  W4_CHECK(best_share > 0.0 && in_share > 0.0, "a recall needs shares above 0");
+  const double last_measured = last_of_best(measured, best_share);
+  const double last_predicted = last_of_best(predicted, in_share);
+  int best = 0;
+  int found = 0;
+  for (std::size_t i = 0; i < measured.size(); ++i) {
+    if (measured[i] > last_measured) continue;
+    ++best;
+    if (predicted[i] <= last_predicted) ++found;
+  }
+  return static_cast<double>(found) / best;
+}
+
 std::vector<double> holm_adjusted(const std::vector<double>& p_values) {
-  std::vector<std::size_t> order(p_values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](std::size_t i, std::size_t j) { return p_values[i] < p_values[j]; });
+  const std::vector<std::size_t> order = ascending(p_values);
   std::vector<double> adjusted(p_values.size());
   double largest = 0.0;
   for (std::size_t rank = 0; rank < order.size(); ++rank) {

@@ -304,7 +304,7 @@ Cost BulkPipe::cost(const Candidate& candidate, const Workload& workload,
 
   // Issue slots of one 16-row fragment and one 16-deep step, as for mma_pipe (docs/kernels.md); a
   // wgmma is one whatever the tokens, and nobody issues copies but the producer.
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   const double tokens = shape.tokens();
   const double dequant = dequant_instructions(shape.dequant, problem.dtype);
   // A wgmma with weights from registers keeps its schedulers from issuing for 13 cycles, however

@@ -8,8 +8,9 @@
 namespace w4tune {
 namespace {
 
-// Shares of the data sheet. The H200's were measured (copy 4.27 of 4.8 TB/s; mma.sync 625 of 989
-// TFLOP/s, the rest needs wgmma); those of other devices are assumptions until a probe runs there.
+// Where there is no calibration: shares of the data sheet. The H200's were measured (copy 4.27 of
+// 4.8 TB/s; mma.sync 625 of 989 TFLOP/s, the rest needs wgmma); those of other devices are
+// assumptions until a probe runs there.
 constexpr double kDramShare = 0.89;
 constexpr double kMmaShareHopper = 0.63;
 constexpr double kMmaShare = 0.90;
@@ -21,14 +22,32 @@ constexpr double kMmaSlotsHopper = 6.2;
 constexpr double kL2BytesPerClockHopper = 64.0;  // an SM; at 24 good narrow tiles rank too low
 constexpr double kL2BytesPerClock = 24.0;
 
+constexpr double kLaunchUs = 2.0;
+constexpr double kReduceUsHopper = 2.0;
+constexpr double kReduceUs = 1.5;
+constexpr double kClusterUs = 1.5;
+
+// What a probe cannot measure by itself, in terms of what it can. On an H200 a launch spends 0.6 us
+// as an empty kernel would and 1.4 more until the first data have come and after the last product;
+// a dependent read took 0.58 us there. A cluster's reduction was assumed in proportion as well.
+constexpr double kFillLatencies = 2.4;
+constexpr double kClusterOverReduce = kClusterUs / kReduceUsHopper;
+
 constexpr double kOverlapNorm = 4.0;
 
 constexpr double kRegistersPerSm = 65536.0;
 constexpr double kReservedSmemPerCta = 1024.0;
 
+// Bandwidth while `in_flight` bytes are under way to all SMs together.
+double read_gbps(double in_flight, const DeviceInfo& device, const Rates& rates) {
+  if (device.calibration) return read_gbps_at(*device.calibration, in_flight / device.sm_count);
+  const double x = in_flight / (rates.dram_gbps * 1e3 * rates.dram_latency_us);  // Little
+  return rates.dram_gbps * x / std::pow(1.0 + std::pow(x, 4.0), 0.25);
+}
+
 }  // namespace
 
-Rates assumed_rates(const DeviceInfo& device) {
+Rates rates_of(const DeviceInfo& device) {
   const bool hopper = device.sm >= 90;
   const double clock_hz = device.clock_mhz * 1e6;
   Rates rates;
@@ -37,11 +56,21 @@ Rates assumed_rates(const DeviceInfo& device) {
   rates.l2_gbps =
       device.sm_count * (hopper ? kL2BytesPerClockHopper : kL2BytesPerClock) * clock_hz * 1e-9;
   rates.mma_tflops = device.mma_tflops * (hopper ? kMmaShareHopper : kMmaShare);
-  rates.launch_us = 2.0;
-  rates.reduce_us = hopper ? 2.0 : 1.5;
-  rates.cluster_us = 1.5;
+  rates.launch_us = kLaunchUs;
+  rates.reduce_us = hopper ? kReduceUsHopper : kReduceUs;
+  rates.reduce_sm_gbps = rates.l2_gbps / device.sm_count;
+  rates.cluster_us = kClusterUs;
   rates.issue_hz = 4.0 * clock_hz * (hopper ? kIssueShareHopper : kIssueShare);
   rates.mma_slots = hopper ? kMmaSlotsHopper : 1.0;
+  if (!device.calibration) return rates;
+  const Calibration& measured = *device.calibration;
+  rates.dram_gbps = measured.read_gbps;
+  rates.dram_latency_us = loaded_latency_us(measured, device.sm_count);
+  rates.mma_tflops = measured.mma_sync_tflops;
+  rates.launch_us = measured.launch_us + kFillLatencies * rates.dram_latency_us;
+  rates.reduce_us = measured.reduce_us;
+  rates.reduce_sm_gbps = measured.reduce_sm_gbps;
+  rates.cluster_us = kClusterOverReduce * measured.reduce_us;
   return rates;
 }
 
@@ -52,7 +81,7 @@ std::vector<std::string> describe(const Rates& rates, const DeviceInfo& device) 
                ? fmt::format("{:.0f} % of the data sheet's {:g}", 100.0 * rate / sheet, sheet)
                : std::string("the data sheet is not known");
   };
-  return {
+  std::vector<std::string> lines = {
       fmt::format("DRAM {:.0f} GB/s, {}; {:.1f} us a dependent read", rates.dram_gbps,
                   share(rates.dram_gbps, device.dram_gbps), rates.dram_latency_us),
       fmt::format("L2 {:.0f} GB/s, {:.0f} bytes a clock for each of {} SMs at {} MHz; {} MB, whose "
@@ -69,6 +98,12 @@ std::vector<std::string> describe(const Rates& rates, const DeviceInfo& device) 
       fmt::format("shared memory {} KB a block, {} KB an SM", device.smem_block_bytes >> 10,
                   device.smem_sm_bytes >> 10),
   };
+  if (device.calibration) {
+    lines.push_back(
+        fmt::format("measured on {}: DRAM, tensor cores, {:.1f} us of the launch, split reduction",
+                    device.calibration->measured_at, device.calibration->launch_us));
+  }
+  return lines;
 }
 
 Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
@@ -87,14 +122,11 @@ Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
   // Reads are served by the whole memory system: idle SMs cost little while the others ask for
   // enough.
   const double asking = std::min(ctas, sms * resident);
-  const double wanted = rates.dram_gbps * 1e3 * rates.dram_latency_us;  // bytes in flight, Little
-  const double x = asking * work.in_flight_bytes / wanted;
-  const double fill = x / std::pow(1.0 + std::pow(x, 4.0), 0.25);
   const double waves = std::ceil(ctas / (sms * resident));
 
   Cost cost;
   cost.launch_us = rates.launch_us + (waves - 1.0) * rates.dram_latency_us;
-  cost.dram_us = work.dram_bytes / (rates.dram_gbps * 1e3 * fill);
+  cost.dram_us = work.dram_bytes / (read_gbps(asking * work.in_flight_bytes, device, rates) * 1e3);
   cost.l2_us = work.l2_bytes * busiest / (rates.l2_gbps * 1e3);
   cost.mma_us = work.mma_flops * busiest / (rates.mma_tflops * 1e6);
   cost.issue_us = work.warp_instructions * busiest / (sms * rates.issue_hz) * 1e6;
@@ -104,7 +136,7 @@ Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates) {
     // Written by all, but read by the last arriver of each tile alone.
     const double read =
         static_cast<double>(work.plan.partial_bytes) * work.plan.schedule.split_k / ctas;
-    cost.reduce_us = rates.reduce_us + read * sms / (rates.l2_gbps * 1e3);
+    cost.reduce_us = rates.reduce_us + read / (rates.reduce_sm_gbps * 1e3);
   }
   // A step's data must have come before it begins: with few stages the latency shows.
   cost.latency_us = waves * work.steps * rates.dram_latency_us / std::max(1, work.stages - 1);

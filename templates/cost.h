@@ -1,8 +1,9 @@
-// The cost model: a predicted time from counted work and assumed rates (docs/kernels.md, "Cost
+// The cost model: a predicted time from counted work and a device's rates (docs/kernels.md, "Cost
 // model").
 //
-// Without a calibration its rates are data-sheet figures times the efficiencies below; use it to
-// rank, and call any time it gives a prediction.
+// A device that was probed has measured rates (DeviceInfo::calibration); of others they are
+// data-sheet figures times assumed efficiencies. Use it to rank, and call any time it gives a
+// prediction.
 #pragma once
 
 #include <string>
@@ -13,22 +14,23 @@
 
 namespace w4tune {
 
-// Assumed rates of a device. Printed beside every prediction.
+// Rates of a device, measured or assumed. Printed beside every prediction.
 struct Rates {
   double dram_gbps = 0.0;        // achievable read bandwidth
-  double dram_latency_us = 0.0;  // one dependent read
+  double dram_latency_us = 0.0;  // one dependent read, while others keep the memory busy
   double l2_gbps = 0.0;          // L2 to SM
   double mma_tflops = 0.0;       // mma.sync, FP16 with FP32 accumulation
   double launch_us = 0.0;        // fill and drain of one kernel in a graph
   double reduce_us = 0.0;        // latency of the last-arriver reduction
+  double reduce_sm_gbps = 0.0;   // partials an SM adds up
   double cluster_us = 0.0;       // the reduction within a cluster
   double issue_hz = 0.0;         // issue slots per second of one SM (4 schedulers)
   double mma_slots = 1.0;        // issue slots of an mma.sync m16n8k16
 };
 
-Rates assumed_rates(const DeviceInfo& device);
+Rates rates_of(const DeviceInfo& device);
 // The rates beside what they are assumed from, a line for each unit: "DRAM 619 GB/s, 89 % of the
-// data sheet's 696; ...".
+// data sheet's 696; ...". Of a device that was probed, with what was measured and when.
 std::vector<std::string> describe(const Rates& rates, const DeviceInfo& device);
 
 // Counted work of one launch. Bytes and instructions are totals over the grid.
@@ -57,6 +59,7 @@ struct Cost {
   double total_us = 0.0;
 };
 
+// `rates` are those of `device`, of which the curve of bytes under way is taken where it has one.
 Cost predict(const Work& work, const DeviceInfo& device, const Rates& rates);
 
 // max(bytes once / bandwidth, operations / rate): no kernel is faster.

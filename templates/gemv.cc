@@ -222,7 +222,7 @@ Cost Gemv::cost(const Candidate& candidate, const Workload& workload,
   const double warps = work.plan.grid * static_cast<double>(shape.depth_warps);
   work.warp_instructions =
       words * slots_of_word(shape, problem, device) + passes * 40.0 + warps * 300.0;
-  return predict(work, device, assumed_rates(device));
+  return predict(work, device, rates_of(device));
 }
 
 }  // namespace w4tune

@@ -283,7 +283,7 @@ Cost MmaPipe::cost(const Candidate& candidate, const Workload& workload,
   // Issue slots for one 16-row fragment and one depth step of 16 in one warp (docs/kernels.md):
   // dequantisation, MMAs, ldmatrix (one per two token fragments, shared by the warp's rows),
   // weights.
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   const double tokens = shape.tokens();
   const double dequant = dequant_instructions(shape.dequant, problem.dtype);
   // A group's sums onto the outputs: one FMA for each, and what settles the offset.

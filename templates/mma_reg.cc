@@ -175,7 +175,7 @@ Cost MmaReg::cost(const Candidate& candidate, const Workload& workload,
 
   // Issue slots as for mma_pipe (docs/kernels.md), without cp.async and barriers; what a warp does
   // once, to find its place and to end, is felt where it has few blocks.
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   const double tokens = shape.tokens();
   const double dequant = dequant_instructions(1, problem.dtype);
   const double group_steps = problem.group_size < 64 ? 2.0 : (problem.group_size < 128 ? 4.0 : 8.0);

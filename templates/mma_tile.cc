@@ -228,7 +228,7 @@ Cost MmaTile::cost(const Candidate& candidate, const Workload& workload,
 
   // Issue slots of one warp and 16-deep step (docs/kernels.md): products, dequantisation, tokens by
   // ldmatrix, and a quarter of what each block of 64 takes for weights, scales and addresses.
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   const double rows = shape.rows();
   // Hopper's LOP3 and SHF, 5 of the 13, take two slots each.
   const double dequant =

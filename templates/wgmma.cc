@@ -215,7 +215,7 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
                       const DeviceInfo& device) const {
   const Problem& problem = workload.problem;
   const Shape shape = shape_of(candidate.config);
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   Work work = tiled_work(footprint(candidate.config, problem), candidate, workload);
   work.registers = 168;
   work.in_flight_bytes =
@@ -226,7 +226,7 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   const double dequant_cycles = shape.ahead == 1 ? 190.0 : 230.0;
   constexpr double kStepCycles = 140.0;
   const double tile_cycles = shape.ahead == 1 ? 1800.0 : 1500.0;
-  constexpr double kClockHz = 1.7e9;  // under load
+  constexpr double kLoadedClock = 1.7 / 1.98;  // of the boost clock
   constexpr double kL2BytesPerClock = 34.0;
   const double products = 2.0 * shape.token_tile;
   const double turn =
@@ -236,23 +236,24 @@ Cost WgmmaTiles::cost(const Candidate& candidate, const Workload& workload,
   const double block = std::max(group * shape.fragments, bytes / kL2BytesPerClock);
   const double items = work.plan.grid;
   const double cycles = problem.k / 64.0 / work.plan.schedule.split_k * block + tile_cycles;
-  work.mma_flops = cycles / kClockHz * items / device.sm_count * rates.mma_tflops * 1e12;
+  const double clock_hz = kLoadedClock * device.clock_mhz * 1e6;
+  work.mma_flops = cycles / clock_hz * items / device.sm_count * rates.mma_tflops * 1e12;
   work.l2_bytes = 0.0;  // counted above
   Cost cost = predict(work, device, rates);
-  // Persistent CTAs start once, and their ends are in tile_cycles; a split costs more than in
-  // narrow tiles: through the workspace, or to begin as a cluster, to meet, and what is sent.
-  constexpr double kLaunchUs = 2.9;
-  constexpr double kWideReduceUs = 3.8;
+  // Persistent CTAs start once, and their ends are in tile_cycles. A launch and a split cost more
+  // than in narrow tiles; a cluster takes time to begin, to meet, and for what it sends.
+  constexpr double kLaunches = 1.45;
+  constexpr double kReductions = 1.9;  // more
   constexpr double kClusterCycles = 2700.0;
   constexpr double kClusterBytesPerClock = 11.0;
   const double launch_us = cost.launch_us;
   const double reduce_us = cost.reduce_us;
-  cost.launch_us = kLaunchUs;
+  cost.launch_us = kLaunches * rates.launch_us;
   const int split = work.plan.schedule.split_k;
-  if (split > 1 && shape.reduce == 0) cost.reduce_us += kWideReduceUs;
+  if (split > 1 && shape.reduce == 0) cost.reduce_us += kReductions * rates.reduce_us;
   if (split > 1 && shape.reduce == 1) {
     const double sent = 4.0 * shape.row_tile() * shape.token_tile * (split - 1) / split;
-    cost.reduce_us = (kClusterCycles + sent / kClusterBytesPerClock) / kClockHz * 1e6;
+    cost.reduce_us = (kClusterCycles + sent / kClusterBytesPerClock) / clock_hz * 1e6;
   }
   cost.total_us += cost.launch_us - launch_us + cost.reduce_us - reduce_us;
   return cost;

@@ -11,6 +11,7 @@
 #include "core/device_info.h"
 #include "core/trial.h"
 #include "core/winner.h"
+#include "tuner/model_fit.h"
 #include "tuner/plan.h"
 #include "tuner/probe.h"
 #include "tuner/protocol.h"
@@ -46,15 +47,16 @@ struct Lines {
 // One workload's outcome: a row of the report.
 struct WorkloadResult {
   Workload workload;
-  std::optional<Winner> winner;      // none: untuned
-  std::optional<Baseline> baseline;  // none: not measured
-  double predicted_us = 0.0;         // the cost model's word for the winner
-  std::string composite_left_out;    // why the winner has no composite; "" where it has
-  int evaluated = 0;                 // candidates measured in this run
-  int failed = 0;                    // candidates that did not work
-  int reused = 0;                    // candidates known from an earlier run
-  bool resumed = false;              // taken from the cache as a whole
-  std::optional<Lines> lines;        // from bench alone
+  std::optional<Winner> winner;         // none: untuned
+  std::optional<Baseline> baseline;     // none: not measured
+  double predicted_us = 0.0;            // the cost model's word for the winner
+  std::string composite_left_out;       // why the winner has no composite; "" where it has
+  int evaluated = 0;                    // candidates measured in this run
+  int failed = 0;                       // candidates that did not work
+  int reused = 0;                       // candidates known from an earlier run
+  bool resumed = false;                 // taken from the cache as a whole
+  std::optional<Lines> lines;           // from bench alone
+  std::vector<Prediction> predictions;  // of all trials that worked, also of earlier runs
 };
 
 // Layers launched one after another, as a model does; samples in microseconds a round of them all.
@@ -66,6 +68,7 @@ struct Chain {
 
 struct TuneResult {
   Ceilings ceilings;  // measured, or the model's assumptions for predicted rows
+  std::optional<Calibration> calibration;  // what the model's rates come from; empty: assumed
   // Whether the tensor cores take FP16 denormals as they are; empty where it was not probed.
   std::optional<bool> mma_denormals;
   std::vector<std::string> assumed;  // what predicted times rest on; empty for measured ones
@@ -74,6 +77,8 @@ struct TuneResult {
   bool interrupted = false;
 
   [[nodiscard]] int untuned() const;
+  // How well the model had ranked the trials of all rows.
+  [[nodiscard]] ModelFits fits() const;
 };
 
 // Watches a run; every call comes from the thread that runs it.

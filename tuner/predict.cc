@@ -80,8 +80,11 @@ class PredictedRun {
         run_(store.begin_run(describe_run(options, compiler_.source_hash()))) {}
 
   TuneResult run() {
-    const Rates rates = assumed_rates(options_.device);
-    result_.ceilings = {rates.dram_gbps, rates.mma_tflops, "assumed", 0.0};
+    const Rates rates = rates_of(options_.device);
+    result_.calibration = options_.device.calibration;
+    result_.ceilings = result_.calibration
+                           ? ceilings_of(*result_.calibration)
+                           : Ceilings{rates.dram_gbps, rates.mma_tflops, "assumed", 0.0};
     observer_.on_ceilings(result_.ceilings);
     result_.mma_denormals = options_.device.mma_denormals;
     result_.assumed = describe(rates, options_.device);

@@ -95,7 +95,8 @@ RecordedSpace recorded_of(const TrialSet& set, const std::vector<Trial>& trials)
 std::vector<RecordedSpace> read_recorded_trials(const std::string& path) {
   Store store = Store::open(path, Store::Mode::kReadOnly);
   std::vector<RecordedSpace> spaces;
-  for (const TrialSet& set : store.trial_sets()) {
+  for (TrialSet& set : store.trial_sets()) {
+    set.run.device.calibration = store.calibration(set.run.device);
     RecordedSpace recorded = recorded_of(set, store.trials(store.begin_run(set.run), set.workload));
     if (recorded.best() < kFailed) spaces.push_back(std::move(recorded));
   }

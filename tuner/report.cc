@@ -123,6 +123,22 @@ json row_json(const WorkloadResult& row) {
   return out;
 }
 
+json fit_json(const ModelFit& fit) {
+  return {{"workloads", fit.workloads},
+          {"trials", fit.trials},
+          {"spearman", fit.spearman ? json(*fit.spearman) : json(nullptr)},
+          {"top_recall", fit.top_recall}};
+}
+
+json fits_json(const ModelFits& fits) {
+  json out = fit_json(fits.all);
+  out["best_share"] = ModelFit::kBestShare;
+  out["in_predicted_best_share"] = ModelFit::kInShare;
+  out["families"] = json::object();
+  for (const auto& [family, fit] : fits.families) out["families"][family] = fit_json(fit);
+  return out;
+}
+
 double baseline_us(const json& row) {
   for (const auto& [name, baseline] : row.at("baselines").items()) {
     return baseline.at("time_us_median").get<double>();
@@ -184,6 +200,28 @@ std::string ratio_text(const json& row) {
 
 }  // namespace
 
+json calibration_json(const Calibration& calibration) {
+  json curve = json::array();
+  for (const ReadPoint& point : calibration.read_curve) {
+    curve.push_back({{"bytes_per_sm", point.bytes_per_sm}, {"gbps", point.gbps}});
+  }
+  const auto known = [](double value) { return value > 0.0 ? json(value) : json(nullptr); };
+  return {{"method", calibration.method},
+          {"measured_at", calibration.measured_at},
+          {"driver", calibration.driver},
+          {"clock_mhz", known(calibration.clock_mhz)},
+          {"copy_gbps", calibration.copy_gbps},
+          {"read_gbps", calibration.read_gbps},
+          {"read_curve", std::move(curve)},
+          {"launch_us", calibration.launch_us},
+          {"dependent_launch_us", known(calibration.dependent_launch_us)},
+          {"mma_tflops", calibration.mma_tflops},
+          {"mma_source", calibration.mma_source},
+          {"mma_sync_tflops", calibration.mma_sync_tflops},
+          {"reduce_us", calibration.reduce_us},
+          {"reduce_sm_gbps", calibration.reduce_sm_gbps}};
+}
+
 json report_json(const RunInfo& run, const TuneResult& result) {
   json rows = json::array();
   for (const WorkloadResult& row : result.rows) rows.push_back(row_json(row));
@@ -202,6 +240,9 @@ json report_json(const RunInfo& run, const TuneResult& result) {
                  {"rows", std::move(rows)}};
   add_fp16(report, fp16_intervals(result));
   if (!chains.empty()) report["chains"] = std::move(chains);
+  if (result.calibration) report["calibration"] = calibration_json(*result.calibration);
+  const ModelFits fits = result.fits();
+  if (fits.all.trials > 0) report["model"] = fits_json(fits);
   return report;
 }
 
@@ -301,6 +342,30 @@ std::string fp16_section(const json& report) {
   return out;
 }
 
+// Of the run, then of each family.
+std::string model_table(const json& report) {
+  if (!report.contains("model")) return {};
+  const json& model = report.at("model");
+  std::string out = fmt::format(
+      "\n## How well the cost model ranked\n\nWithin each workload, over the trials that worked; "
+      "means over workloads, weighted by their trials. Recall: of the measured best {:g} %, the "
+      "share that the model had among its best {:g} %.\n\n| family | workloads | trials | Spearman "
+      "| recall |\n|---|---|---|---|---|\n",
+      100.0 * model.at("best_share").get<double>(),
+      100.0 * model.at("in_predicted_best_share").get<double>());
+  const auto line = [&](std::string_view name, const json& fit) {
+    const json& correlation = fit.at("spearman");
+    out +=
+        fmt::format("| {} | {} | {} | {} | {:.0f} % |\n", name, fit.at("workloads").get<int>(),
+                    fit.at("trials").get<int>(),
+                    correlation.is_null() ? "" : fmt::format("{:.2f}", correlation.get<double>()),
+                    100.0 * fit.at("top_recall").get<double>());
+  };
+  line("all", model);
+  for (const auto& [family, fit] : model.at("families").items()) line(family, fit);
+  return out;
+}
+
 std::string chains_table(const json& report) {
   if (!report.contains("chains")) return {};
   std::string out =
@@ -370,7 +435,7 @@ std::string markdown_summary(const json& report) {
   }
   if (!ratios.empty()) out += geometric_mean_line("the ratios", ratios);
   if (!chained_ratios.empty()) out += geometric_mean_line("the chained ratios", chained_ratios);
-  return out + fp16_section(report) + chains_table(report);
+  return out + fp16_section(report) + model_table(report) + chains_table(report);
 }
 
 }  // namespace w4tune

@@ -2,7 +2,9 @@
 // tuner/report_reader.h reads it back.
 //
 // Rows carry raw samples, so that a reader can judge them again. Times in microseconds, clocks in
-// MHz. Version 2 added the clock of each sample (clock_mhz_samples) to its median.
+// MHz. Version 2 added the clock of each sample (clock_mhz_samples) to its median. Keys that a
+// reader may do without came later: "calibration" (core/calibration.h) and "model", how well the
+// cost model ranked (tuner/model_fit.h).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -17,6 +19,8 @@ namespace w4tune {
 // "schema" is the two together.
 inline constexpr std::string_view kReportSchema = "w4tune.report/";
 inline constexpr int kReportVersion = 2;
+
+nlohmann::json calibration_json(const Calibration& calibration);
 
 nlohmann::json report_json(const RunInfo& run, const TuneResult& result);
 

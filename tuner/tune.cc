@@ -45,8 +45,11 @@ class MeasuredRun {
         context_{options_, store, run_, compiler_, gpu_, observer} {}
 
   TuneResult run() {
-    observer_.on_phase("measuring copy bandwidth and matrix rate");
-    result_.ceilings = probe_ceilings(options_.device, gpu_.utilities(), gpu_.stream());
+    options_.device.calibration =
+        stored_or_probed(store_, options_.device, gpu_,
+                         [&](const std::string& what) { observer_.on_phase("probing: " + what); });
+    result_.calibration = options_.device.calibration;
+    result_.ceilings = ceilings_of(*options_.device.calibration);
     result_.mma_denormals = options_.device.mma_denormals;
     store_.update_probe(run_, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_ceilings(result_.ceilings);
@@ -157,6 +160,7 @@ class MeasuredRun {
     WorkloadResult row;
     row.workload = workload;
     row.resumed = true;
+    row.predictions = predictions_of(store_.trials(run_, workload), options_.device);
     for (const Winner& winner : store_.winners(options_.device)) {
       if (winner.problem == workload.problem && winner.m == workload.m) row.winner = winner;
     }
@@ -211,6 +215,7 @@ class MeasuredRun {
     row.evaluated = evaluator.measured();
     row.failed = evaluator.failed();
     row.reused = evaluator.reused();
+    row.predictions = predictions_of(evaluator.ordered(), options_.device);
     if (!options_.interrupted()) decide(row, evaluator, operands, verifier, baseline, floor);
     if (options_.interrupted() && !row.winner) {
       result_.interrupted = true;
@@ -395,6 +400,13 @@ class MeasuredRun {
 int TuneResult::untuned() const {
   return static_cast<int>(std::count_if(rows.begin(), rows.end(),
                                         [](const WorkloadResult& row) { return !row.winner; }));
+}
+
+ModelFits TuneResult::fits() const {
+  std::vector<std::vector<Prediction>> workloads;
+  workloads.reserve(rows.size());
+  for (const WorkloadResult& row : rows) workloads.push_back(row.predictions);
+  return model_fits(workloads);
 }
 
 std::string describe_driver() {

@@ -6,6 +6,7 @@ PRAGMA journal_mode = DELETE;
 BEGIN;
 DELETE FROM trials;
 DELETE FROM baselines;
+DELETE FROM probes;
 DELETE FROM winners WHERE m_lo IS NULL;
 DELETE FROM device_kernels WHERE device_id NOT IN (SELECT device_id FROM winners);
 DELETE FROM compilations

@@ -4,6 +4,7 @@
 //
 // The reference reads the *unpacked* nibbles, so that a mistake in the packing shows as a wrong
 // result.
+#include "epilogue.cuh"
 #include "gelu.cuh"
 #include "ptx.cuh"
 
@@ -481,6 +482,54 @@ extern "C" __global__ void w4_read(const w4::U32x4* weight, long long weight_chu
   }
   w4::dependency_wait();
   if (mixed == 0x9e3779b9U) *sink = mixed;  // so that the loads count as used
+}
+
+// Does nothing, and lets the next one begin early: what a launch costs by itself.
+extern "C" __global__ void w4_nothing() {
+  w4::dependents_launch();
+  w4::dependency_wait();
+}
+
+namespace w4 {
+
+constexpr int kReduceThreads = 256;
+
+// What the CTAs of a split do after their last product, and nothing else: each leaves kOwned *
+// 4 KB of partials, and the last of a tile adds up those of all and stores FP16.
+template <int kOwned>
+__device__ __forceinline__ void reduce_alone(const GemmArgs& args) {
+  constexpr int kTileFloats = kOwned * 4 * kReduceThreads;
+  const int thread = thread_index();
+  const int tile = block_index() / args.split_k;
+  float sums[kOwned][4];
+  int places[kOwned];
+#pragma unroll
+  for (int j = 0; j < kOwned; ++j) {
+    places[j] = j * kReduceThreads + thread;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[j][i] = static_cast<float>(i);
+  }
+  const SplitShares<kTileFloats, kReduceThreads, 1> shares{
+      args, tile, block_index() % args.split_k, thread, shared_base()};
+  if (!shares.gather(sums, places)) return;
+  u16* const y = static_cast<u16*>(args.y) + static_cast<long long>(tile) * kTileFloats;
+#pragma unroll
+  for (int j = 0; j < kOwned; ++j) {
+    store_global_8(y + places[j] * 4, F16::pack2(sums[j][0], sums[j][1]),
+                   F16::pack2(sums[j][2], sums[j][3]));
+  }
+}
+
+}  // namespace w4
+
+extern "C" __global__ void __launch_bounds__(w4::kReduceThreads)
+    w4_reduce_little(const __grid_constant__ w4::GemmArgs args) {
+  w4::reduce_alone<1>(args);
+}
+
+extern "C" __global__ void __launch_bounds__(w4::kReduceThreads)
+    w4_reduce_much(const __grid_constant__ w4::GemmArgs args) {
+  w4::reduce_alone<8>(args);
 }
 
 // Counts 16-bit elements of a fence that no longer hold the canary.

@@ -12,6 +12,7 @@
 #include "cache/store.h"
 #include "generated/cache_sql.h"
 #include "tests/cache/samples.h"
+#include "tests/core/sample_calibration.h"
 
 namespace w4tune {
 namespace {
@@ -89,7 +90,7 @@ TEST(Schema, NewerFileIsRefused) {
   const std::string path = folder.file("newer.db");
   Store::open(path, Store::Mode::kReadWrite);
   make_sqlite(path, "PRAGMA user_version = 99");
-  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 4)");
+  expect_both_refuse(path, "a newer w4tune wrote it (schema 99, this w4tune knows 5)");
 }
 
 TEST(Schema, OlderFileIsMigratedOnlyWhenWriting) {
@@ -136,7 +137,7 @@ TEST(Schema, AWinnerOfSchemaOneServesOn) {
   const Folder folder;
   const std::string path = folder.file("one.db");
   make_sqlite(path, std::string(sql::text("migration_001.sql")) + kWinnerOfSchemaOne);
-  expect_error(ErrorCode::kDatabase, "an older w4tune wrote it (schema 1, this w4tune needs 4)",
+  expect_error(ErrorCode::kDatabase, "an older w4tune wrote it (schema 1, this w4tune needs 5)",
                [&] { Store::open(path, Store::Mode::kReadOnly); });
   Store::open(path, Store::Mode::kReadWrite);
   const auto winners = Store::open(path, Store::Mode::kReadOnly).winners(samples::device());
@@ -146,6 +147,22 @@ TEST(Schema, AWinnerOfSchemaOneServesOn) {
   EXPECT_EQ(winners[0].footprint, expected.footprint) << "no tensor map, not dependent";
   EXPECT_EQ(winners[0].time_us, std::vector<double>{30.1});
   EXPECT_FALSE(winners[0].composite);
+}
+
+TEST(Schema, AFileOfSchemaFourGainsTheTableOfProbes) {
+  const Folder folder;
+  const std::string path = folder.file("four.db");
+  std::string script;
+  for (const char* version : {"001", "002", "003", "004"}) {
+    script += sql::text(std::string("migration_") + version + ".sql");
+  }
+  make_sqlite(path, script +
+                        "INSERT INTO devices VALUES (1, 'NVIDIA A40', 86, 84, 6291456, 101376, "
+                        "102400, 1536, 1740, 696.0, 149.7, 1)");
+  auto store = Store::open(path, Store::Mode::kReadWrite);
+  EXPECT_EQ(store.calibration(samples::device()), std::nullopt);
+  store.put_calibration(samples::device(), sample_calibration());
+  EXPECT_EQ(store.calibration(samples::device()), sample_calibration());
 }
 
 TEST(Schema, TruncatedFileIsDamaged) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/cache/samples.h"
+#include "tests/core/sample_calibration.h"
 
 namespace w4tune {
 namespace {
@@ -309,6 +310,52 @@ TEST(Store, WhatWasProbedOfADeviceStaysUntilItIsProbedAgain) {
   run_with(false);
   EXPECT_EQ(store.mma_denormals(samples::device()), false);
   EXPECT_EQ(store.mma_denormals(samples::device("NVIDIA A10")), std::nullopt);
+}
+
+TEST(Store, TheLatestCalibrationOfADeviceStays) {
+  const Folder folder;
+  const std::string path = folder.file("w4tune.db");
+  const Calibration first = sample_calibration();
+  Calibration second = first;
+  second.driver = "581.0 (CUDA 13.1)";
+  second.read_curve.pop_back();
+  {
+    auto store = Store::open(path, Store::Mode::kReadWrite);
+    EXPECT_EQ(store.calibration(samples::device()), std::nullopt);
+    store.put_calibration(samples::device(), first);
+    EXPECT_EQ(store.calibration(samples::device()), first);
+    store.put_calibration(samples::device(), second);
+  }
+  const auto store = Store::open(path, Store::Mode::kReadOnly);
+  EXPECT_EQ(store.calibration(samples::device()), second);
+  EXPECT_EQ(store.calibration(samples::device("NVIDIA A10")), std::nullopt);
+  EXPECT_TRUE(store.devices().empty()) << "a probe alone serves nobody";
+}
+
+TEST(Store, ADamagedCalibrationIsNotUsed) {
+  const Folder folder;
+  const std::string path = folder.file("w4tune.db");
+  Store::open(path, Store::Mode::kReadWrite)
+      .put_calibration(samples::device(), sample_calibration());
+  for (const char* damage : {"UPDATE probes SET read_gbps = 0",
+                             "UPDATE probes SET read_curve_gbps = x'0000000000000040'"}) {
+    Database(path, Database::Access::kReadWrite, kBusyTimeout).execute(damage);
+    const auto store = Store::open(path, Store::Mode::kReadOnly);
+    samples::expect_error(ErrorCode::kDatabase, "a probe's figures are wrong",
+                          [&] { static_cast<void>(store.calibration(samples::device())); });
+  }
+}
+
+TEST(Store, AnExportHasNoCalibration) {
+  const Folder folder;
+  auto store = Store::open(folder.file("w4tune.db"), Store::Mode::kReadWrite);
+  store.put_compilation(samples::config(), samples::compilation());
+  store.put_winners(store.begin_run(samples::run_info()), samples::problem(),
+                    {samples::winner(16, Provenance::kMeasured)});
+  store.put_calibration(samples::device(), sample_calibration());
+  store.export_to(folder.file("exported.db"));
+  const auto exported = Store::open(folder.file("exported.db"), Store::Mode::kReadOnly);
+  EXPECT_EQ(exported.calibration(samples::device()), std::nullopt);
 }
 
 TEST(Store, ACompositeIsKeptBesideItsWinnerAndGoesWithIt) {

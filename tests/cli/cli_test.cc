@@ -7,8 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "cache/store.h"
+#include "generated/cache_sql.h"
 #include "gpu/device.h"
 #include "tests/cli/run_command.h"
+#include "tests/core/sample_calibration.h"
 
 namespace w4tune {
 namespace {
@@ -33,7 +36,7 @@ int lines(const std::string& text) {
 TEST(Cli, HelpExplainsEveryCommandWithExamples) {
   EXPECT_EQ(w4tune_run("--help").exit_code, 0);
   for (const char* command :
-       {"tune", "bench", "show", "inspect", "compare", "replay", "export", "doctor"}) {
+       {"tune", "bench", "probe", "show", "inspect", "compare", "replay", "export", "doctor"}) {
     const CommandResult help = w4tune_run(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find(std::string("w4tune ") + command), std::string::npos) << help.out;
@@ -93,6 +96,49 @@ TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
   EXPECT_EQ(lines(outcome.out), 1);
   EXPECT_NE(outcome.out.find("--gpu a40"), std::string::npos);
   EXPECT_EQ(w4tune_run("bench --db " + temp("none.db")).exit_code, 3);
+  const CommandResult probe = w4tune_run("probe --db " + temp("none.db"));
+  EXPECT_EQ(probe.exit_code, 3) << probe.out;
+  EXPECT_EQ(lines(probe.out), 1) << probe.out;
+  EXPECT_FALSE(fs::exists(temp("none.db")));
+}
+
+TEST(Cli, TuneBringsAnOlderCacheUpToDate) {
+  const std::string db = temp("older.db");
+  fs::remove(db);
+  std::string script;
+  for (const char* version : {"001", "002", "003", "004"}) {
+    script += sql::text(std::string("migration_") + version + ".sql");
+  }
+  Database(db, Database::Access::kCreate, kBusyTimeout).execute(script);
+  const CommandResult outcome = w4tune_run("--gpu a40 --m 10 --shape 4096,1024 --quiet --db " + db);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.out;
+  EXPECT_EQ(w4tune_run("show --db " + db).exit_code, 0);
+}
+
+// A cache that comes from a machine with the GPU brings along what was probed there.
+TEST(Cli, PredictsByACalibrationThatTheCacheBringsAlong) {
+  const DeviceInfo h200 = find_known_device("h200")->info;
+  if (device_count() > 0 && query_device(0).name == h200.name) GTEST_SKIP() << "this is an H200";
+  const std::string arguments = "--gpu h200 --m 10 --shape 4096,1024 --json --quiet --db ";
+  const auto report_of = [&](const std::string& db) {
+    const CommandResult outcome = w4tune_run(arguments + db, "2>/dev/null");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.out;
+    return nlohmann::json::parse(outcome.out);
+  };
+  fs::remove(temp("plain.db"));
+  fs::remove(temp("probed.db"));
+  const auto plain = report_of(temp("plain.db"));
+  EXPECT_FALSE(plain.contains("calibration"));
+  Store::open(temp("probed.db"), Store::Mode::kReadWrite)
+      .put_calibration(h200, sample_calibration());
+  const auto probed = report_of(temp("probed.db"));
+  EXPECT_EQ(probed.at("calibration").at("read_gbps"), 4500.0);
+  EXPECT_EQ(probed.at("environment").at("copy_gbps"), 4270.0);
+  const auto& row = probed.at("rows").at(0);
+  EXPECT_EQ(row.at("provenance"), "predicted");
+  EXPECT_NE(row.at("time_us_median"), plain.at("rows").at(0).at("time_us_median"));
+  EXPECT_NE(probed.at("environment").at("assumed").back().get<std::string>().find("measured on"),
+            std::string::npos);
 }
 
 TEST(Cli, DoctorReportsEveryPart) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 #include <random>
 
 namespace w4tune {
@@ -62,6 +63,53 @@ TEST(Stats, MedianIntervalOfFewIsTheirRange) {
   EXPECT_EQ(median_interval({5.0}).low, 5.0);
 }
 
+TEST(Stats, RanksShareThePlacesOfEqualValues) {
+  EXPECT_EQ(ranks({30.0, 10.0, 20.0}), (std::vector<double>{3.0, 1.0, 2.0}));
+  EXPECT_EQ(ranks({5.0, 1.0, 5.0, 5.0}), (std::vector<double>{3.0, 1.0, 3.0, 3.0}));
+  EXPECT_EQ(ranks({7.0}), std::vector<double>{1.0});
+  EXPECT_TRUE(ranks({}).empty());
+}
+
+TEST(Stats, SpearmanKnowsOrderAlone) {
+  EXPECT_DOUBLE_EQ(*spearman({1.0, 2.0, 3.0, 4.0}, {1.0, 10.0, 11.0, 1e9}), 1.0);
+  EXPECT_DOUBLE_EQ(*spearman({1.0, 2.0, 3.0}, {9.0, 8.0, 1.0}), -1.0);
+  // 1 - 6 * (1 + 1 + 0 + 0 + 0) / (5 * 24)
+  EXPECT_DOUBLE_EQ(*spearman({1.0, 2.0, 3.0, 4.0, 5.0}, {2.0, 1.0, 3.0, 4.0, 5.0}), 0.9);
+}
+
+TEST(Stats, SpearmanOfTies) {
+  // Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: 4.5 / sqrt(4.5 * 5).
+  EXPECT_DOUBLE_EQ(*spearman({1.0, 2.0, 2.0, 3.0}, {1.0, 2.0, 3.0, 4.0}), 4.5 / std::sqrt(22.5));
+  EXPECT_EQ(spearman({1.0, 1.0, 1.0}, {1.0, 2.0, 3.0}), std::nullopt) << "all alike";
+}
+
+TEST(Stats, SpearmanOfShortInput) {
+  EXPECT_EQ(spearman({}, {}), std::nullopt);
+  EXPECT_EQ(spearman({1.0}, {2.0}), std::nullopt);
+  EXPECT_DOUBLE_EQ(*spearman({1.0, 2.0}, {5.0, 4.0}), -1.0);
+}
+
+TEST(Stats, TopRecallIsTheShareOfTheBestThatIsPredictedToBeGood) {
+  // 200 values, so the best 1 % are two: one is predicted best, the other worst.
+  std::vector<double> measured;
+  for (int i = 0; i < 200; ++i) measured.push_back(i);
+  std::vector<double> predicted = measured;
+  EXPECT_EQ(top_recall(predicted, measured, 0.01, 0.1), 1.0);
+  predicted[1] = 1000.0;
+  EXPECT_EQ(top_recall(predicted, measured, 0.01, 0.1), 0.5);
+  predicted[1] = 19.5;  // the 20th of 200 is within 10 %, what comes behind it is not
+  EXPECT_EQ(top_recall(predicted, measured, 0.01, 0.1), 1.0);
+  predicted[1] = 20.5;
+  EXPECT_EQ(top_recall(predicted, measured, 0.01, 0.1), 0.5);
+}
+
+TEST(Stats, TopRecallOfFewAndOfTies) {
+  EXPECT_EQ(top_recall({3.0}, {7.0}, 0.01, 0.1), 1.0) << "at least one counts";
+  EXPECT_EQ(top_recall({1.0, 2.0, 3.0}, {9.0, 1.0, 5.0}, 0.01, 0.1), 0.0);
+  EXPECT_EQ(top_recall({1.0, 1.0, 1.0}, {9.0, 1.0, 5.0}, 0.01, 0.1), 1.0) << "ties all count";
+  EXPECT_EQ(top_recall({1.0, 2.0, 3.0}, {4.0, 4.0, 5.0}, 0.01, 0.1), 0.5);
+}
+
 TEST(Stats, HolmStepsDown) {
   const std::vector<double> adjusted = holm_adjusted({0.01, 0.04, 0.03, 0.005});
   const std::vector<double> expected = {0.03, 0.06, 0.06, 0.02};
@@ -74,6 +122,8 @@ TEST(Stats, ASampleIsRequired) {
   EXPECT_DEATH(median({}), "needs a sample");
   EXPECT_DEATH(geometric_mean({}), "needs a value");
   EXPECT_DEATH(geometric_mean({1.0, 0.0}), "positive");
+  EXPECT_DEATH(spearman({1.0}, {}), "needs pairs");
+  EXPECT_DEATH(top_recall({}, {}, 0.01, 0.1), "needs pairs");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "cache/store.h"
+#include "cli/probe_table.h"
 #include "cli/table.h"
 #include "core/hash.h"
 #include "core/weight_layout.h"
@@ -15,6 +16,7 @@
 #include "templates/mma_pipe.h"
 #include "tests/cache/samples.h"
 #include "tests/cli/run_command.h"
+#include "tests/core/sample_calibration.h"
 #include "tests/tuner/sample_reports.h"
 
 namespace w4tune {
@@ -94,7 +96,7 @@ TEST(Golden, PackedBytes) {
 }
 
 TEST(Golden, Schema) {
-  for (const char* version : {"001", "002", "003", "004"}) {
+  for (const char* version : {"001", "002", "003", "004", "005"}) {
     expect_golden(fmt::format("schema_{}.sql", version),
                   std::string(sql::text(fmt::format("migration_{}.sql", version))));
   }
@@ -104,6 +106,12 @@ TEST(Golden, Tables) {
   expect_golden(
       "table.txt",
       format_table({{">M", "kernel", ">us"}, {"1", "a b", "1.25"}, {"1024", "c", "100.50"}}));
+}
+
+TEST(Golden, Probe) {
+  DeviceInfo device = find_known_device("h200")->info;
+  device.calibration = sample_calibration();
+  expect_golden("probe.txt", probe_table(device));
 }
 
 // A cache with winners that FP16 beats, that beat it, and that nobody compared with it.
@@ -166,6 +174,7 @@ TEST(Golden, Compare) {
 
 TEST(Golden, Help) {
   expect_golden("help.txt", output_of("--help"));
+  expect_golden("help_probe.txt", output_of("probe --help"));
   expect_golden("help_compare.txt", output_of("compare --help"));
   expect_golden("help_show.txt", output_of("show --help"));
   expect_golden("help_replay.txt", output_of("replay --help"));

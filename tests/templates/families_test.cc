@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <initializer_list>
+#include <limits>
 
 #include "templates/cost.h"
+#include "tests/core/sample_calibration.h"
 #include "tests/templates/configs.h"
 
 namespace w4tune {
@@ -163,7 +166,7 @@ TEST(Families, GegluCountsTheWorkOfItsTwiceAsManyRows) {
 TEST(Cost, IsNeverBelowTheFloorOfItsOwnRates) {
   for_every_space({1, 50, 968}, [](const Family& family, const DeviceInfo& device,
                                    const Workload& workload, const Space& space) {
-    const Rates rates = assumed_rates(device);
+    const Rates rates = rates_of(device);
     const double floor = floor_us(workload, rates.dram_gbps, rates.mma_tflops);
     const std::vector<Point> points = space.enumerate().points;
     for (std::size_t i = 0; i < points.size(); i += kStride) {
@@ -171,6 +174,158 @@ TEST(Cost, IsNeverBelowTheFloorOfItsOwnRates) {
       ASSERT_GE(family.cost(candidate, workload, device).total_us, floor);
     }
   });
+}
+
+struct Sample {
+  const Family* family;
+  Candidate candidate;
+  Workload workload;
+};
+
+// Candidates of every family for an H200.
+const std::vector<Sample>& h200_samples() {
+  static const std::vector<Sample> samples = [] {
+    const DeviceInfo device = gpu("h200");
+    std::vector<Sample> found;
+    for (const Problem& problem : {Problem{Op::kGemm, 2048, 16384, 128, Dtype::kF16},
+                                   {Op::kGeglu, 4096, 1024, 128, Dtype::kF16}}) {
+      for (const Family* family : families()) {
+        for (const int m : {1, 50, 968}) {
+          const Workload workload{problem, m};
+          if (is_left_to_others(*family, device, workload)) continue;
+          const Space space = family->space(workload, device, kWorkspace);
+          const std::vector<Point> points = space.enumerate().points;
+          for (std::size_t i = 0; i < points.size(); i += kStride) {
+            found.push_back({family, candidate_at(*family, space, points[i]), workload});
+          }
+        }
+      }
+    }
+    return found;
+  }();
+  return samples;
+}
+
+double time_us(const Sample& sample, const DeviceInfo& device) {
+  return sample.family->cost(sample.candidate, sample.workload, device).total_us;
+}
+
+DeviceInfo calibrated_h200() {
+  DeviceInfo device = gpu("h200");
+  device.calibration = sample_calibration();
+  return device;
+}
+
+TEST(CalibratedCost, IsNeverBelowTheFloorOfItsOwnRates) {
+  const DeviceInfo device = calibrated_h200();
+  const Rates rates = rates_of(device);
+  for (const Sample& sample : h200_samples()) {
+    ASSERT_GE(time_us(sample, device), floor_us(sample.workload, rates.dram_gbps, rates.mma_tflops))
+        << to_string(sample.candidate);
+  }
+}
+
+TEST(CalibratedCost, AGpuTwiceAsFastInAllTakesHalfTheTime) {
+  const DeviceInfo device = calibrated_h200();
+  DeviceInfo twice = device;
+  twice.clock_mhz *= 2;
+  Calibration& fast = *twice.calibration;
+  for (double* rate : {&fast.copy_gbps, &fast.read_gbps, &fast.mma_tflops, &fast.mma_sync_tflops,
+                       &fast.reduce_sm_gbps}) {
+    *rate *= 2.0;
+  }
+  for (double* time : {&fast.launch_us, &fast.dependent_launch_us, &fast.reduce_us}) *time *= 0.5;
+  for (ReadPoint& point : fast.read_curve) point.gbps *= 2.0;
+  for (const Sample& sample : h200_samples()) {
+    const double before = time_us(sample, device);
+    ASSERT_NEAR(time_us(sample, twice), 0.5 * before, 1e-9 * before) << to_string(sample.candidate);
+  }
+}
+
+TEST(CalibratedCost, EachBetterFigureHelpsAndNoneHurts) {
+  const DeviceInfo device = calibrated_h200();
+  const std::vector<std::function<void(Calibration&)>> improvements = {
+      [](Calibration& c) {
+        c.read_gbps *= 1.5;
+        for (ReadPoint& point : c.read_curve) point.gbps *= 1.5;
+      },
+      [](Calibration& c) { c.mma_sync_tflops *= 1.5; },
+      [](Calibration& c) { c.launch_us *= 0.5; },
+      [](Calibration& c) { c.reduce_us *= 0.5; },
+      [](Calibration& c) { c.reduce_sm_gbps *= 2.0; },
+  };
+  for (std::size_t i = 0; i < improvements.size(); ++i) {
+    SCOPED_TRACE(i);
+    DeviceInfo better = device;
+    improvements[i](*better.calibration);
+    bool helped = false;
+    for (const Sample& sample : h200_samples()) {
+      const double before = time_us(sample, device);
+      const double after = time_us(sample, better);
+      ASSERT_LE(after, before * (1.0 + 1e-12)) << to_string(sample.candidate);
+      helped = helped || after < 0.99 * before;
+    }
+    EXPECT_TRUE(helped);
+  }
+}
+
+TEST(CalibratedCost, MoreBytesUnderWayAreNeverSlower) {
+  const DeviceInfo device = calibrated_h200();
+  Work work;
+  work.plan.grid = 132;
+  work.plan.threads = 256;
+  work.plan.smem_bytes = 64 << 10;
+  work.registers = 64;
+  work.dram_bytes = 17.3e6;
+  double last = std::numeric_limits<double>::infinity();
+  for (double bytes = 1024.0; bytes <= 128.0 * 1024.0; bytes *= 1.3) {
+    work.in_flight_bytes = bytes;
+    const double dram_us = predict(work, device, rates_of(device)).dram_us;
+    EXPECT_LE(dram_us, last) << bytes;
+    last = dram_us;
+  }
+  EXPECT_NEAR(last, 17.3e6 / 4500e3, 1e-9) << "the end of the curve";
+  work.in_flight_bytes = 4096.0;
+  EXPECT_NEAR(predict(work, device, rates_of(device)).dram_us, 17.3e6 / 1340e3, 1e-9)
+      << "a point of it";
+}
+
+TEST(CalibratedCost, ASplitCostsWhatWasMeasured) {
+  const DeviceInfo device = calibrated_h200();
+  Work work;
+  work.plan.grid = 128;
+  work.plan.threads = 256;
+  work.plan.schedule.split_k = 4;
+  work.plan.partial_bytes = std::size_t{128} * 32768;
+  work.registers = 64;
+  work.dram_bytes = 17.3e6;
+  work.in_flight_bytes = 32768.0;
+  // The last of four reads 4 x 32 KB, at 60 GB/s.
+  EXPECT_NEAR(predict(work, device, rates_of(device)).reduce_us, 1.6 + 131072.0 / 60e3, 1e-9);
+}
+
+TEST(Rates, AreAssumedWithoutACalibrationAndSayWhatWasMeasuredWithOne) {
+  const DeviceInfo plain = gpu("h200");
+  const auto assumed = describe(rates_of(plain), plain);
+  EXPECT_EQ(assumed[0], "DRAM 4272 GB/s, 89 % of the data sheet's 4800; 0.8 us a dependent read");
+  const DeviceInfo device = calibrated_h200();
+  const auto measured = describe(rates_of(device), device);
+  EXPECT_EQ(measured[0], "DRAM 4500 GB/s, 94 % of the data sheet's 4800; 0.6 us a dependent read");
+  ASSERT_EQ(measured.size(), assumed.size() + 1);
+  EXPECT_EQ(measured.back(),
+            "measured on 2026-11-25T12:00:00Z: DRAM, tensor cores, 0.6 us of the launch, split "
+            "reduction");
+}
+
+// The A40 was never probed: its figures are what they were.
+TEST(Rates, OfAnA40AreTheAssumedOnes) {
+  const Rates rates = rates_of(gpu("a40"));
+  EXPECT_DOUBLE_EQ(rates.dram_gbps, 696.0 * 0.89);
+  EXPECT_DOUBLE_EQ(rates.mma_tflops, 149.7 * 0.90);
+  EXPECT_DOUBLE_EQ(rates.launch_us, 2.0);
+  EXPECT_DOUBLE_EQ(rates.reduce_us, 1.5);
+  EXPECT_DOUBLE_EQ(rates.cluster_us, 1.5);
+  EXPECT_DOUBLE_EQ(rates.reduce_sm_gbps, 24.0 * 1.740);
 }
 
 TEST(Cost, FloorTakesTheLargerOfBytesAndOperations) {

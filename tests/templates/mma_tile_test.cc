@@ -54,7 +54,7 @@ TEST(MmaTile, SplitsOnlyADepthThatIsWorthIt) {
 
 TEST(MmaTile, PredictsAnA40Within1p2OfItsMatrixFloorAt968Tokens) {
   const DeviceInfo device = gpu("a40");
-  const Rates rates = assumed_rates(device);
+  const Rates rates = rates_of(device);
   const MmaTile family;
   for (const Problem& problem : {Problem{Op::kGemm, 16384, 2048, 128, Dtype::kF16},
                                  {Op::kGemm, 2048, 16384, 128, Dtype::kF16},

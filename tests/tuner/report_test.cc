@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "templates/cost.h"
+#include "tests/core/sample_calibration.h"
 #include "tests/tuner/sample_reports.h"
+#include "tuner/report_reader.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -123,12 +125,31 @@ TEST(Report, PredictedTimesStandBesideWhatTheyRestOn) {
   EXPECT_EQ(markdown_summary(report_json(sample_run(), result)).find("assumed: DRAM"),
             std::string::npos);
   const DeviceInfo a40 = find_known_device("a40")->info;
-  result.assumed = describe(assumed_rates(a40), a40);
+  result.assumed = describe(rates_of(a40), a40);
   const std::string summary = markdown_summary(report_json(sample_run(), result));
   for (const char* part : {"assumed: DRAM 619 GB/s, 89 % of the data sheet's 696", "84 SMs at 1740",
                            "90 % of the data sheet's 149.7", "99 KB a block", "6 MB"}) {
     EXPECT_NE(summary.find(part), std::string::npos) << part << " in\n" << summary;
   }
+}
+
+TEST(Report, SaysHowWellTheModelRankedAndWhatItRestsOn) {
+  TuneResult result = sample_result();
+  nlohmann::json report = report_json(sample_run(), result);
+  EXPECT_FALSE(report.contains("model")) << "nothing was measured but winners";
+  EXPECT_FALSE(report.contains("calibration"));
+  result.calibration = sample_calibration();
+  for (int i = 1; i <= 5; ++i) result.rows[0].predictions.push_back({"mma_pipe", 1.0 * i, 2.0 * i});
+  report = report_json(sample_run(), result);
+  EXPECT_EQ(report.at("model").at("spearman"), 1.0);
+  EXPECT_EQ(report.at("model").at("top_recall"), 1.0);
+  EXPECT_EQ(report.at("model").at("families").at("mma_pipe").at("trials"), 5);
+  EXPECT_EQ(report.at("calibration").at("read_curve").size(), 6U);
+  EXPECT_EQ(report.at("calibration").at("launch_us"), 0.6);
+  EXPECT_NO_THROW(parse_report(report.dump(), "a report with more keys"));
+  const std::string summary = markdown_summary(report);
+  EXPECT_NE(summary.find("| all | 1 | 5 | 1.00 | 100 % |\n| mma_pipe | 1 | 5 |"), std::string::npos)
+      << summary;
 }
 
 TEST(Report, SaysWhatTheBaselineOfGegluIs) {
