@@ -49,7 +49,8 @@ class MeasuredRun {
                               .max_workspace_bytes = options.max_workspace_bytes,
                               .protocol = options.protocol,
                               .utility_image = {utilities_.cubin},
-                              .toolkit_folder = searched_toolkit_folder()}}),
+                              .toolkit_folder = searched_toolkit_folder()},
+                    .step_limit_s = options.patience_s}),
         run_(begin_run()),
         context_{options_, store, run_, compiler_, measuring_, observer} {}
 

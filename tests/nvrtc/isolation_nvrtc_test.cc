@@ -1,15 +1,22 @@
 // A whole run of the tuner against a measuring process that goes wrong: kernels are compiled as
-// ever, and a stand-in measures them. One test, so that they are compiled once: what is measured
-// anew has another seed.
+// ever, and a stand-in measures them.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
+#include <random>
+#include <thread>
 
 #include "core/device_info.h"
 #include "tests/tuner/stand_in.h"
-#include "tuner/ranking.h"
+#include "tests/tuner/watched_run.h"
 #include "tuner/tune.h"
+#include "w4tune/error.h"
 
 namespace w4tune {
 namespace {
@@ -18,23 +25,6 @@ namespace fs = std::filesystem;
 
 constexpr int kEvaluations = 8;
 const Workload kWorkload{{Op::kGemm, 4096, 1024, 128, Dtype::kF16}, 10};
-
-class Watcher final : public TuneObserver {
- public:
-  void on_phase(const std::string& /*what*/) override {}
-  void on_ceilings(const Ceilings& /*ceilings*/) override {}
-  void on_workload(std::size_t /*index*/, std::size_t /*total*/, const Workload& /*workload*/,
-                   double /*floor_us*/) override {}
-  void on_candidate(const Trial& /*trial*/, int /*done*/, int /*planned*/,
-                    double /*best_us*/) override {
-    ++candidates;
-  }
-  void on_result(const WorkloadResult& /*result*/, const TuneResult& /*so_far*/) override {}
-  void on_warning(const std::string& message) override { warnings.push_back(message); }
-
-  int candidates = 0;
-  std::vector<std::string> warnings;
-};
 
 class Isolation : public testing::Test {
  protected:
@@ -57,27 +47,26 @@ class Isolation : public testing::Test {
            testing::UnitTest::GetInstance()->current_test_info()->name();
   }
 
-  // The candidates that the search begins with, likeliest first.
-  [[nodiscard]] std::vector<Candidate> likeliest(const Workload& workload) const {
-    const std::vector<Rankings> rankings =
-        rank_all({workload}, options_.device, options_.max_workspace_bytes, 1, options_.families);
-    std::vector<Candidate> candidates;
-    for (const Choice& choice : by_prediction(rankings[0])) {
-      candidates.push_back(candidate_at(rankings[0], choice));
-    }
-    return candidates;
-  }
-
   TuneResult tune() {
     Store store = Store::open(db_.string(), Store::Mode::kReadWrite);
     watcher_ = {};
     return tune_measured(options_, store, watcher_);
   }
 
-  [[nodiscard]] std::vector<Trial> stored() const {
+  [[nodiscard]] std::vector<Trial> stored(const Workload& workload = kWorkload) const {
     Store store = Store::open(db_.string(), Store::Mode::kReadOnly);
     return store.trials(store.begin_run(describe_run(options_, device_sources_from("").hash)),
-                        kWorkload);
+                        workload);
+  }
+  // Trials of the whole plan; none before there is a file.
+  [[nodiscard]] std::size_t stored_everywhere() const {
+    std::size_t count = 0;
+    try {
+      for (const Workload& workload : options_.plan.workloads) count += stored(workload).size();
+    } catch (const Error&) {
+      return 0;
+    }
+    return count;
   }
   [[nodiscard]] Outcome outcome_of(const Candidate& candidate) const {
     for (const Trial& trial : stored()) {
@@ -96,7 +85,7 @@ class Isolation : public testing::Test {
   }
 
   void goes_on_and_never_runs_it_again() {
-    const std::vector<Candidate> first = likeliest(kWorkload);
+    const std::vector<Candidate> first = likeliest(kWorkload, options_.device, options_.families);
     script_.set({{to_string(first[0]), "segv"},
                  {to_string(first[1]), "sticky"},
                  {to_string(first[2]), "wrong"},
@@ -146,21 +135,22 @@ class Isolation : public testing::Test {
     EXPECT_EQ(std::count(log.begin(), log.end(), "contest"), 2);
   }
 
-  // Where all are refused at M = 11, nothing serves 12, and the run ends as ever.
+  // Where all are refused at M = 9, nothing serves 10, and the run ends as ever.
   void a_crash_within_the_interval_costs_a_finalist() {
-    const Workload larger{kWorkload.problem, 12};
-    options_.plan.workloads.push_back(larger);
-    std::map<std::string, std::string> checks;
-    for (const Candidate& candidate : likeliest(larger)) {
-      checks["check " + to_string(candidate)] = "refused";
-    }
-    script_.set(checks);
+    script_.set({{"check", "refused"}});
     const TuneResult result = tune();
-    ASSERT_EQ(result.rows.size(), 2U);
-    EXPECT_TRUE(result.rows[0].winner);
-    EXPECT_FALSE(result.rows[1].winner);
-    EXPECT_EQ(result.rows[1].failed, result.rows[1].evaluated);
-    EXPECT_EQ(watcher_.warnings.size(), static_cast<std::size_t>(result.rows[1].failed));
+    ASSERT_EQ(result.rows.size(), 1U);
+    EXPECT_FALSE(result.rows[0].winner);
+    EXPECT_EQ(result.rows[0].evaluated, kEvaluations);
+    EXPECT_EQ(result.rows[0].failed, kEvaluations);
+    EXPECT_EQ(watcher_.warnings.size(), static_cast<std::size_t>(kEvaluations));
+  }
+
+  // A process that tunes, to be killed; returns 0 when it comes to the end.
+  pid_t start() {
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    std::_Exit(tune().untuned());
   }
 
   StandInScript script_;
@@ -169,12 +159,57 @@ class Isolation : public testing::Test {
   Watcher watcher_;
 };
 
+// One test, so that kernels are compiled once: what is measured anew has another seed.
 TEST_F(Isolation, ACrashCostsACandidateAndNotTheRun) {
   goes_on_and_never_runs_it_again();
   ++options_.protocol.seed;
   a_crash_in_the_final_costs_a_finalist();
   ++options_.protocol.seed;
   a_crash_within_the_interval_costs_a_finalist();
+}
+
+TEST_F(Isolation, KilledAtAnyMomentNothingIsLostOrMeasuredTwice) {
+  options_.plan.workloads.push_back({kWorkload.problem, 12});
+  script_.set({}, 200);
+  std::minstd_rand random(7);
+  int kills = 0;
+  std::size_t known = 0;
+  while (kills < 20) {
+    const pid_t tuner = start();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100 + random() % 1200));
+    ::kill(tuner, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(::waitpid(tuner, &status, 0), tuner);
+    if (!WIFSIGNALED(status)) break;  // it was done
+    ++kills;
+    const std::size_t now = stored_everywhere();
+    EXPECT_GE(now, known);
+    known = now;
+  }
+  EXPECT_GT(kills, 5);
+  int status = 0;
+  ASSERT_GT(::waitpid(start(), &status, 0), 0);
+  EXPECT_EQ(status, 0);
+  std::size_t measured_in_all = 0;
+  for (const std::string& line : script_.take_log()) {
+    if (line.rfind("measure ", 0) == 0) ++measured_in_all;
+  }
+  EXPECT_LE(measured_in_all, stored_everywhere() + static_cast<std::size_t>(kills))
+      << "more than what was in flight was measured again";
+}
+
+TEST_F(Isolation, TwoTunersShareADatabase) {
+  script_.set({}, 20);
+  const std::array<pid_t, 2> tuners = {start(), start()};
+  for (const pid_t tuner : tuners) {
+    int status = 0;
+    ASSERT_EQ(::waitpid(tuner, &status, 0), tuner);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(stored_everywhere(), static_cast<std::size_t>(kEvaluations));
+  script_.take_log();
+  EXPECT_TRUE(tune().rows.at(0).resumed);
+  EXPECT_TRUE(measured().empty());
 }
 
 }  // namespace

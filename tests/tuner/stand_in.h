@@ -19,12 +19,11 @@ class StandInScript {
     std::filesystem::remove(log_);
   }
 
-  // What goes wrong in processes that are started from now on: by "begin", by a candidate's text
-  // while it is searched, or by that after "contest " or "check ".
-  void set(const std::map<std::string, std::string>& what) const {
-    const nlohmann::json script = {
-        {"log", log_.string()},
-        {"do", nlohmann::json(nlohmann::json::object_t(what.begin(), what.end()))}};
+  // What goes wrong in processes that are started from now on, and how.
+  void set(const std::map<std::string, std::string>& what, int pause_ms = 0) const {
+    nlohmann::json script = {{"log", log_.string()}, {"pause_ms", pause_ms}};
+    script["do"] = nlohmann::json::object();
+    for (const auto& [where, how] : what) script["do"][where] = how;
     ::setenv("W4_STAND_IN", script.dump().c_str(), 1);
   }
 

@@ -1,8 +1,9 @@
 // Stands where the measuring process stands, without a GPU: every candidate is right, its time
 // drawn from its text. Goes wrong where the test says so, in the environment:
 //
-//   W4_STAND_IN = {"log": FILE, "do": {"begin": HOW, TEXT OF A CANDIDATE: HOW, ...}}
+//   W4_STAND_IN = {"log": FILE, "pause_ms": TIME OF A MEASUREMENT, "do": {WHERE: HOW, ...}}
 //
+// WHERE is "begin", "check", a candidate's text while it is searched, or that after "contest ".
 // The log gets a line for each start, with the process's number, and one for each request.
 #include <fmt/format.h>
 #include <sys/socket.h>
@@ -56,9 +57,9 @@ class StandIn {
     }
     if (name == CheckRequest::kName) {
       const auto request = body.get<CheckRequest>();
-      note(fmt::format("check {}", to_string(request.kernel.candidate)));
+      note(name + " " + to_string(request.kernel.candidate));
       step(0);
-      if (go_wrong("check " + to_string(request.kernel.candidate)).empty()) say(ErrorMetrics{});
+      if (go_wrong(name).empty()) say(ErrorMetrics{});
       return;
     }
     if (name == MeasureRequest::kName) return measure(body.get<MeasureRequest>());
@@ -69,6 +70,7 @@ class StandIn {
     const std::string text = to_string(request.kernel.candidate);
     note("measure " + text);
     step(0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(script_.at("pause_ms").get<int>()));
     Measurement measurement;
     const std::string how = go_wrong(text);
     if (how.empty()) measurement.samples = samples_of(text);
