@@ -8,7 +8,6 @@
 
 #include "cli/command.h"
 #include "generated/version.h"
-#include "tuner/measuring_messages.h"
 #include "tuner/measuring_server.h"
 #include "w4tune/error.h"
 

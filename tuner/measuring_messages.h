@@ -21,10 +21,6 @@
 
 namespace w4tune {
 
-// The command of w4tune that measures, and where it finds its end of the channel.
-inline constexpr const char* kMeasuringCommand = "measure-worker";
-inline constexpr int kMeasuringSocket = 3;
-
 // Steps that are no kernel's.
 inline constexpr int kNoKernel = -1;
 inline constexpr int kCompositeStep = -2;

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <thread>
 
+#include "tuner/measuring_server.h"
 #include "tuner/verify.h"
 #include "w4tune/error.h"
 
@@ -99,17 +100,18 @@ void MeasuringProcess::spawn() {
   auto channel = std::make_unique<Channel>(ends[0]);
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, ends[1], kMeasuringSocket);
   ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   // Standard output is for the tuner's own words.
-  ::posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-  ::posix_spawn_file_actions_adddup2(&actions, ends[1], kMeasuringSocket);
+  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
   posix_spawnattr_t attributes;
   ::posix_spawnattr_init(&attributes);
   const sigset_t blocked = signals_of_the_tuner();
   ::posix_spawnattr_setsigmask(&attributes, &blocked);
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  std::string name = "w4tune";
   std::string command = kMeasuringCommand;
-  std::array<char*, 3> arguments = {setup_.program.data(), command.data(), nullptr};
+  std::array<char*, 3> arguments = {name.data(), command.data(), nullptr};
   pid_t pid = 0;
   const int error =
       ::posix_spawn(&pid, setup_.program.c_str(), &actions, &attributes, arguments.data(), environ);

@@ -297,8 +297,10 @@ int serve_measuring() {
       answer = {{"answer", server.answer(request.message)}};
     } catch (const Error& error) {
       broken = server.broken();
-      answer = {
-          {"error", error.what()}, {"code", static_cast<int>(error.code())}, {"broken", broken}};
+      std::string text = error.what();
+      // The remedy that follows, to start the process again, is the tuner's business.
+      if (broken) text.resize(std::min(text.size(), text.find(". ")));
+      answer = {{"error", text}, {"code", static_cast<int>(error.code())}, {"broken", broken}};
     }
     channel.send(answer);
     if (broken) std::_Exit(1);  // nothing is left to be destroyed in order

@@ -6,6 +6,10 @@
 
 namespace w4tune {
 
+// The command of w4tune that calls it, and where that finds its end of the socket.
+inline constexpr const char* kMeasuringCommand = "measure-worker";
+inline constexpr int kMeasuringSocket = 3;
+
 // Serves until the tuner closes the socket; what main() returns. The process dies with the thread
 // that started it, and leaves Ctrl-C to it. Throws Error{kInvalidArgument} where nobody has
 // started it so.

@@ -63,7 +63,7 @@ class DeviceCheck {
     const CompiledCandidate kernel{candidate, footprint, ptx.key, {ptx.cubin}};
     ErrorMetrics worst;
     for (const int m : {workload.m, std::max(1, workload.m - 1)}) {
-      const Attempt<ErrorMetrics> attempt = measuring_.check({kernel, m}, expected_us);
+      Attempt<ErrorMetrics> attempt = measuring_.check({kernel, m}, expected_us);
       const auto* error = std::get_if<ErrorMetrics>(&attempt);
       if (error == nullptr) return attempt;
       if (!(error->worst_ratio <= worst.worst_ratio)) worst = *error;

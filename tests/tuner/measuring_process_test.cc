@@ -15,6 +15,7 @@
 #include "gpu/device.h"
 #include "tests/cli/run_command.h"
 #include "tests/tuner/stand_in.h"
+#include "tuner/measuring_server.h"
 #include "w4tune/error.h"
 
 namespace w4tune {

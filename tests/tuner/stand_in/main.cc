@@ -18,6 +18,7 @@
 
 #include "tuner/channel.h"
 #include "tuner/measuring_messages.h"
+#include "tuner/measuring_server.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
