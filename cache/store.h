@@ -77,7 +77,8 @@ class Store {
   // Keeps what is stored under this key already.
   void put_compilation(const KernelConfig& config, const Compilation& compilation);
 
-  // Append-only: keeps what is stored for this candidate already. The compilation goes first.
+  // Append-only: keeps what is stored for this candidate already, except that one that worked and
+  // fails now has failed, with the new outcome and detail. The compilation goes first.
   void put_trial(std::int64_t run, const Trial& trial);
   // Trials of every run with the same device, source_hash and protocol_hash, in the order stored.
   [[nodiscard]] std::vector<Trial> trials(std::int64_t run, const Workload& workload) const;

@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "generated/version.h"
+#include "tuner/measuring_server.h"
 #include "w4tune/error.h"
 
 namespace {
@@ -34,6 +35,10 @@ std::vector<std::string> with_default_command(int argc, char** argv) {
 }
 
 int run(int argc, char** argv) {
+  // No command of a user's: how tune starts its measuring process.
+  if (argc == 2 && std::string_view(argv[1]) == w4tune::kMeasuringCommand) {
+    return w4tune::serve_measuring();
+  }
   CLI::App app("Tunes W4A16 GEMM kernels (INT4 weights, FP16 or BF16 activations) for one GPU.",
                "w4tune");
   w4tune::Action action;

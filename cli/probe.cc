@@ -61,7 +61,8 @@ int run(const Options& options) {
   Compiler compiler(arch_name(device.sm), "", 1, &store);
   const GpuSession gpu(options.ordinal, 0, compiler.utilities().cubin);
   device.mma_denormals = probe_mma_denormals(gpu.utilities(), gpu.stream());
-  device.calibration = probe_and_store(store, device, gpu, on_step);
+  device.calibration = probe_device(device, gpu, on_step);
+  store.put_calibration(device, *device.calibration);
   line.clear();
   if (options.json) {
     fmt::print("{}\n", nlohmann::json{{"gpu", device.name},

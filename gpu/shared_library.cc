@@ -91,11 +91,15 @@ void search_toolkit_in(std::string folder) {
   toolkit_folder() = std::move(folder);
 }
 
+std::string searched_toolkit_folder() {
+  const std::lock_guard lock(toolkit_mutex);
+  return toolkit_folder();
+}
+
 std::vector<std::string> toolkit_candidates(std::string_view stem) {
   std::vector<std::string> prefixes;
-  {
-    const std::lock_guard lock(toolkit_mutex);
-    if (!toolkit_folder().empty()) prefixes.push_back(toolkit_folder() + "/");
+  if (const std::string folder = searched_toolkit_folder(); !folder.empty()) {
+    prefixes.push_back(folder + "/");
   }
   prefixes.emplace_back();
   for (const std::string_view folder : kToolkitFolders) {

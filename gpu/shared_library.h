@@ -46,6 +46,8 @@ class SharedLibrary {
 // Adds a folder that is looked in before all others for libraries of the toolkit; applies to
 // libraries that were not opened yet.
 void search_toolkit_in(std::string folder);
+// That folder; "" without one.
+std::string searched_toolkit_folder();
 
 // Where "libnvrtc" or "libcublasLt" may be, newest supported version first: the folder of
 // search_toolkit_in, then the loader's default path, then the toolkit's usual folders.

@@ -53,11 +53,11 @@ ErrorMetrics CompositeRun::check(const Verifier& verifier, int m) const {
 
 std::unique_ptr<CompositeRun> fastest_composite(const GpuSession& gpu, const Protocol& protocol,
                                                 const Operands& operands, int m,
-                                                const SlicePlan& plan) {
+                                                const std::vector<int>& slice_rows) {
   std::unique_ptr<CompositeRun> best;
-  for (const int slice_rows : plan.slice_rows) {
+  for (const int rows : slice_rows) {
     try {
-      auto run = std::make_unique<CompositeRun>(gpu, protocol, operands, m, slice_rows);
+      auto run = std::make_unique<CompositeRun>(gpu, protocol, operands, m, rows);
       if (!best || run->search_us() < best->search_us()) best = std::move(run);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kDevice) throw;  // cuBLASLt refuses: passed over

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/composite.h"
 #include "gpu/sliced_product.h"
@@ -42,9 +43,9 @@ class CompositeRun {
   double search_us_ = 0.0;
 };
 
-// The fastest of the planned slices; null where cuBLASLt runs none of them.
+// The fastest of these slices; null where cuBLASLt runs none of them.
 std::unique_ptr<CompositeRun> fastest_composite(const GpuSession& gpu, const Protocol& protocol,
                                                 const Operands& operands, int m,
-                                                const SlicePlan& plan);
+                                                const std::vector<int>& slice_rows);
 
 }  // namespace w4tune

@@ -4,14 +4,10 @@
 
 #include <algorithm>
 
-#include "core/stats.h"
-#include "w4tune/error.h"
+#include "tuner/verify.h"
 
 namespace w4tune {
 namespace {
-
-// A candidate this much slower than the best is not sampled again.
-constexpr double kHopeless = 2.0;
 
 std::string first_error_line(const std::string& log) {
   const auto at = log.find("error");
@@ -22,13 +18,8 @@ std::string first_error_line(const std::string& log) {
 }  // namespace
 
 GpuEvaluator::GpuEvaluator(const MeasuringContext& context, const Workload& workload,
-                           const Rankings& rankings, const Operands& operands,
-                           const Verifier& verifier)
-    : context_(context),
-      workload_(workload),
-      rankings_(rankings),
-      operands_(operands),
-      verifier_(verifier) {
+                           const Rankings& rankings, double floor_us)
+    : context_(context), workload_(workload), rankings_(rankings), floor_us_(floor_us) {
   for (Trial& trial : context.store.trials(context.run, workload)) {
     std::string text = to_string(trial.candidate);
     known_.emplace(std::move(text), std::move(trial));
@@ -86,64 +77,65 @@ Trial GpuEvaluator::run(const Candidate& candidate) {
                                compilation.spill_bytes);
     return trial;
   }
-  try {
-    const LoadedKernel& loaded = kernel(candidate);
-    trial.error = context_.gpu.check(loaded, candidate, operands_, verifier_, workload_.m);
-    if (!is_correct(trial.error)) {
-      trial.outcome = Outcome::kWrongResult;
-      trial.detail = fmt::format("error {:.2f} times the bound", trial.error.worst_ratio);
-      return trial;
-    }
-    measure(trial);
-    trial.outcome = Outcome::kOk;
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kDevice) throw;
-    trial.outcome = Outcome::kLaunchError;
-    trial.detail = error.what();
-    // Recorded first: if the GPU is gone for this process, the next run passes over the candidate.
-    context_.store.put_trial(context_.run, trial);
-    try {
-      context_.gpu.stream().synchronize();
-    } catch (const Error&) {
-      throw Error(
-          ErrorCode::kDevice,
-          fmt::format("the GPU stopped working for this process after {}: {}. The candidate "
-                      "is recorded and will be passed over: run the same command again.",
-                      to_string(candidate), error.what()));
-    }
-  }
+  measure(trial);
   return trial;
-}
-
-const LoadedKernel& GpuEvaluator::kernel(const Candidate& candidate) {
-  const Compilation& compilation = context_.compiler.get(candidate.config, workload_.problem);
-  const Family& family = *find_family(candidate.config.family);
-  return context_.gpu.load(compilation, family.footprint(candidate.config, workload_.problem));
-}
-
-std::unique_ptr<MeasuredGraph> GpuEvaluator::graph(const Candidate& candidate, double estimate_us) {
-  const LoadedKernel& loaded = kernel(candidate);
-  const auto launch_on = [this, &loaded, schedule = candidate.schedule](CUstream stream, int copy) {
-    context_.gpu.launch_gemm(loaded, workload_.problem, schedule, operands_.args(workload_.m, copy),
-                             stream, context_.options.protocol.dependent);
-  };
-  return std::make_unique<MeasuredGraph>(context_.gpu.stream(), context_.gpu.clock(),
-                                         context_.options.protocol, operands_.copies(), estimate_us,
-                                         launch_on);
 }
 
 void GpuEvaluator::measure(Trial& trial) {
   const Family& family = *find_family(trial.candidate.config.family);
-  const double predicted =
-      family.cost(trial.candidate, workload_, context_.options.device).total_us;
-  const auto measured = graph(trial.candidate, predicted);
-  measured->sample();  // uploads the graph, warms up
-  for (int i = 0; i < context_.options.protocol.search_samples; ++i) {
-    const MeasuredGraph::Sample sample = measured->sample();
-    trial.time_us.push_back(sample.time_us);
-    trial.clock_mhz.push_back(sample.clock_mhz);
-    if (sample.time_us > kHopeless * best_us_) break;
+  MeasureRequest request;
+  request.kernel = compiled(trial.candidate);
+  request.m = workload_.m;
+  request.estimate_us = family.cost(trial.candidate, workload_, context_.options.device).total_us;
+  request.best_us = best_us_;
+  Attempt<Measurement> attempt = context_.measuring.measure(request, expected_us());
+  if (const auto* failure = std::get_if<Failure>(&attempt)) {
+    trial.outcome = failure->outcome;
+    trial.detail = failure->detail;
+    if (failure->lost) warn_of(trial, *failure);
+    return;
   }
+  auto& measurement = std::get<Measurement>(attempt);
+  trial.error = measurement.error;
+  if (!is_correct(trial.error)) {
+    trial.outcome = Outcome::kWrongResult;
+    trial.detail = fmt::format("error {:.2f} times the bound", trial.error.worst_ratio);
+    return;
+  }
+  trial.outcome = Outcome::kOk;
+  trial.time_us = std::move(measurement.samples.time_us);
+  trial.clock_mhz = std::move(measurement.samples.clock_mhz);
+}
+
+void GpuEvaluator::warn_of(const Trial& trial, const Failure& failure) const {
+  const char* what = failure.outcome == Outcome::kTimeout ? "hung"
+                     : failure.lost                       ? "crashed"
+                                                          : "failed";
+  context_.observer.on_warning(
+      fmt::format("{}: {} {} ({}). It is recorded and will not be run again.", to_string(workload_),
+                  to_string(trial.candidate), what, failure.detail));
+}
+
+void GpuEvaluator::fail(const Candidate& candidate, const Failure& failure) {
+  for (Trial& trial : trials_) {
+    if (trial.candidate != candidate) continue;
+    trial.outcome = failure.outcome;
+    trial.detail = failure.detail;
+    context_.store.put_trial(context_.run, trial);
+    warn_of(trial, failure);
+    ++failed_;
+  }
+}
+
+double GpuEvaluator::expected_us() const { return best_us_ < kFailed ? best_us_ : floor_us_; }
+
+CompiledCandidate GpuEvaluator::compiled(const Candidate& candidate) {
+  const Compilation& compilation = context_.compiler.get(candidate.config, workload_.problem);
+  const Family& family = *find_family(candidate.config.family);
+  return {candidate,
+          family.footprint(candidate.config, workload_.problem),
+          compilation.key,
+          {compilation.cubin}};
 }
 
 std::vector<Trial> GpuEvaluator::ordered() const {

@@ -30,10 +30,12 @@ MeasuredGraph::Sample MeasuredGraph::sample() {
   return {elapsed_us(begin_, end_) / launches_, clock_.clock_mhz(0, 1)};
 }
 
-std::vector<Samples> sample_interleaved(const std::vector<MeasuredGraph*>& graphs, int rounds) {
+std::vector<Samples> sample_interleaved(const std::vector<MeasuredGraph*>& graphs, int rounds,
+                                        const std::function<void(std::size_t)>& before) {
   std::vector<Samples> samples(graphs.size());
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < graphs.size(); ++i) {
+      before(i);
       const MeasuredGraph::Sample sample = graphs[i]->sample();
       samples[i].time_us.push_back(sample.time_us);
       samples[i].clock_mhz.push_back(sample.clock_mhz);

@@ -43,6 +43,9 @@ struct Samples {
   std::vector<double> time_us;
   std::vector<double> clock_mhz;
 };
-std::vector<Samples> sample_interleaved(const std::vector<MeasuredGraph*>& graphs, int rounds);
+// `before` is called before each sample with the index of whose it is.
+std::vector<Samples> sample_interleaved(
+    const std::vector<MeasuredGraph*>& graphs, int rounds,
+    const std::function<void(std::size_t)>& before = [](std::size_t) {});
 
 }  // namespace w4tune

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
+#include <optional>
 
 #include "gpu/device.h"
 #include "templates/cost.h"
 #include "tuner/compiler.h"
-#include "tuner/gpu_session.h"
+#include "tuner/measuring_process.h"
 #include "tuner/ranking.h"
 #include "tuner/tune.h"
+#include "tuner/verify.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -17,8 +20,11 @@ namespace {
 // Candidates a workload's prediction may fall back to before it is left untuned.
 constexpr std::size_t kTries = 64;
 
-// Runs the predicted kernels, without their cache hints, on the present GPU: their architecture's
-// PTX, compiled by its driver.
+// The driver compiles their PTX first.
+constexpr double kStepSeconds = 60.0;
+
+// Runs the predicted kernels, without their cache hints, on the present GPU, in the measuring
+// process: their architecture's PTX, compiled by its driver.
 class DeviceCheck {
  public:
   explicit DeviceCheck(const TuneOptions& options)
@@ -27,7 +33,13 @@ class DeviceCheck {
         ptx_(fmt::format("compute_{}", options.device.sm), options.device_dir, options.threads,
              nullptr),
         native_(arch_name(present_.sm), options.device_dir, 1, nullptr),
-        gpu_(options.ordinal, options.max_workspace_bytes, native_.utilities().cubin) {
+        measuring_({.program = options.measuring_program,
+                    .begin = {.ordinal = options.ordinal,
+                              .max_workspace_bytes = options.max_workspace_bytes,
+                              .protocol = options.protocol,
+                              .utility_image = {native_.utilities().cubin},
+                              .toolkit_folder = {}},
+                    .step_limit_s = kStepSeconds}) {
     if (present_.sm < options.device.sm) {
       throw Error(ErrorCode::kNoDevice,
                   fmt::format("--verify-on-device: {} can't run code for {}, which is newer. Leave "
@@ -36,24 +48,25 @@ class DeviceCheck {
     }
   }
 
-  // Error at the tuned M and one below it, as a multiple of the bound.
-  double worst_ratio(const Candidate& candidate, const Workload& workload,
-                     const Footprint& footprint) {
-    if (!operands_ || operands_->problem() != workload.problem) {
-      verifier_.reset();
-      const std::vector<int> tokens = tokens_of(options_.plan, workload.problem);
-      Protocol warm = options_.protocol;
-      warm.cold_factor = 0.0;
-      operands_ =
-          std::make_unique<Operands>(workload.problem, tokens.back(), present_.l2_bytes, warm);
-      verifier_ = std::make_unique<Verifier>(gpu_.utilities(), *operands_, gpu_.stream());
+  // At the tuned M and one below it: the larger error, or how it failed there.
+  Attempt<ErrorMetrics> check(const Candidate& candidate, const Workload& workload,
+                              const Footprint& footprint, double expected_us) {
+    if (problem_ != workload.problem) {
+      const int max_m = tokens_of(options_.plan, workload.problem).back();
+      constexpr std::size_t kWarm = 0;  // no L2 to flush: one copy of the weight
+      measuring_.open({workload.problem, max_m, kWarm, false});
+      problem_ = workload.problem;
     }
     const KernelConfig plain =
         find_family(candidate.config.family)->without_hints(candidate.config);
-    const LoadedKernel& kernel = gpu_.load(ptx_.get(plain, workload.problem), footprint);
-    double worst = 0.0;
+    const Compilation& ptx = ptx_.get(plain, workload.problem);
+    const CompiledCandidate kernel{candidate, footprint, ptx.key, {ptx.cubin}};
+    ErrorMetrics worst;
     for (const int m : {workload.m, std::max(1, workload.m - 1)}) {
-      worst = std::max(worst, gpu_.check(kernel, candidate, *operands_, *verifier_, m).worst_ratio);
+      Attempt<ErrorMetrics> attempt = measuring_.check({kernel, m}, expected_us);
+      const auto* error = std::get_if<ErrorMetrics>(&attempt);
+      if (error == nullptr) return attempt;
+      if (!(error->worst_ratio <= worst.worst_ratio)) worst = *error;
     }
     return worst;
   }
@@ -65,9 +78,8 @@ class DeviceCheck {
   DeviceInfo present_;
   Compiler ptx_;
   Compiler native_;
-  GpuSession gpu_;
-  std::unique_ptr<Operands> operands_;
-  std::unique_ptr<Verifier> verifier_;
+  MeasuringProcess measuring_;
+  std::optional<Problem> problem_;  // that is open
 };
 
 class PredictedRun {
@@ -136,9 +148,9 @@ class PredictedRun {
       trial.candidate = candidate_at(rankings, choices[i]);
       const Footprint footprint = family.footprint(trial.candidate.config, workload.problem);
       const Compilation& compilation = compiler_.get(trial.candidate.config, workload.problem);
-      judge(trial, compilation, footprint);
-      ++row.evaluated;
       const double predicted = family.cost(trial.candidate, workload, options_.device).total_us;
+      judge(trial, compilation, footprint, predicted);
+      ++row.evaluated;
       if (trial.outcome == Outcome::kOk) {
         row.winner = winner(trial, compilation, footprint, predicted, floor);
         row.predicted_us = predicted;
@@ -158,7 +170,8 @@ class PredictedRun {
     observer_.on_result(result_.rows.back(), result_);
   }
 
-  void judge(Trial& trial, const Compilation& compilation, const Footprint& footprint) {
+  void judge(Trial& trial, const Compilation& compilation, const Footprint& footprint,
+             double predicted_us) {
     if (!compilation.ok()) {
       trial.outcome = Outcome::kCompileError;
       trial.detail = compilation.log.substr(0, compilation.log.find('\n'));
@@ -172,10 +185,23 @@ class PredictedRun {
     }
     trial.outcome = Outcome::kOk;
     if (!check_) return;
-    const double ratio = check_->worst_ratio(trial.candidate, trial.workload, footprint);
-    if (ratio <= 1.0) return;
+    const Attempt<ErrorMetrics> attempt =
+        check_->check(trial.candidate, trial.workload, footprint, predicted_us);
+    if (const auto* failure = std::get_if<Failure>(&attempt)) {
+      // Refused by a driver that lives on: so it would be with all others.
+      if (!failure->lost) throw Error(ErrorCode::kDevice, failure->detail);
+      trial.outcome = failure->outcome;
+      trial.detail = failure->detail;
+      observer_.on_warning(fmt::format("{}: {} failed on {} ({}): passed over",
+                                       to_string(trial.workload), to_string(trial.candidate),
+                                       check_->present().name, failure->detail));
+      return;
+    }
+    const auto& error = std::get<ErrorMetrics>(attempt);
+    if (is_correct(error)) return;
     trial.outcome = Outcome::kWrongResult;
-    trial.detail = fmt::format("error {:.2f} times the bound on {}", ratio, check_->present().name);
+    trial.detail = fmt::format("error {:.2f} times the bound on {}", error.worst_ratio,
+                               check_->present().name);
   }
 
   static Winner winner(const Trial& trial, const Compilation& compilation,

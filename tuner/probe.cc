@@ -286,24 +286,16 @@ Calibration probe_device(const DeviceInfo& device, const GpuSession& gpu, const 
                             device.name, calibration.launch_us, calibration.reduce_us,
                             calibration.reduce_sm_gbps, calibration.read_gbps));
   }
-  return calibration;
-}
-
-Calibration probe_and_store(Store& store, const DeviceInfo& device, const GpuSession& gpu,
-                            const OnStep& on_step) {
-  Calibration calibration = probe_device(device, gpu, on_step);
   calibration.measured_at = timestamp_now();
   calibration.driver = describe_driver();
-  store.put_calibration(device, calibration);
   return calibration;
 }
 
-Calibration stored_or_probed(Store& store, const DeviceInfo& device, const GpuSession& gpu,
-                             const OnStep& on_step) {
+std::optional<Calibration> usable_calibration(const Store& store, const DeviceInfo& device) {
   std::optional<Calibration> stored = store.calibration(device);
   const bool usable =
       stored && stored->method == Calibration::kMethod && stored->driver == describe_driver();
-  return usable ? *std::move(stored) : probe_and_store(store, device, gpu, on_step);
+  return usable ? stored : std::nullopt;
 }
 
 Ceilings ceilings_of(const Calibration& calibration) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "cache/store.h"
@@ -34,19 +35,13 @@ Ceilings probe_ceilings(const DeviceInfo& device, const UtilityKernels& utilitie
 // Told what is measured next: "read bandwidth".
 using OnStep = std::function<void(const std::string& what)>;
 
-// Measures all of a Calibration but what says when and by which driver. A second or two, 10 s at
-// most, and 2 GiB of device memory. `gpu` is that of `device`, with utility kernels of these
-// sources. Throws Error{kDevice} where a figure comes out as none can be.
+// Measures a Calibration. A second or two, 10 s at most, and 2 GiB of device memory. `gpu` is that
+// of `device`, with utility kernels of these sources. Throws Error{kDevice} where a figure comes
+// out as none can be.
 Calibration probe_device(const DeviceInfo& device, const GpuSession& gpu, const OnStep& on_step);
 
-// The same with time and driver, stored before it returns.
-Calibration probe_and_store(Store& store, const DeviceInfo& device, const GpuSession& gpu,
-                            const OnStep& on_step);
-
-// What is stored of the device, if it was measured in this way under this driver; else probed now
-// and stored.
-Calibration stored_or_probed(Store& store, const DeviceInfo& device, const GpuSession& gpu,
-                             const OnStep& on_step);
+// What is stored of the device, if it was measured in this way under this driver.
+std::optional<Calibration> usable_calibration(const Store& store, const DeviceInfo& device);
 
 Ceilings ceilings_of(const Calibration& calibration);
 

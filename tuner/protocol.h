@@ -3,7 +3,8 @@
 //
 // Cold weights: launches walk through copies of the weight that total cold_factor times the L2, so
 // none is found there. A sample is one replay of a CUDA graph of at least min_launches launches,
-// timed by events inside the graph, divided by the number of launches. Operands are random.
+// timed by events inside the graph, divided by the number of launches. Operands are random. What
+// its first launches show to be hopeless (tuner/measuring_server.cc) has one sample, of them.
 #pragma once
 
 #include <fmt/format.h>

@@ -9,10 +9,14 @@
 
 #include "core/stats.h"
 #include "generated/version.h"
+#include "gpu/cublaslt.h"
 #include "gpu/device.h"
+#include "gpu/shared_library.h"
 #include "tuner/baseline.h"
 #include "tuner/composite_run.h"
 #include "tuner/gpu_evaluator.h"
+#include "tuner/measuring_process.h"
+#include "tuner/verify.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -40,16 +44,17 @@ class MeasuredRun {
         observer_(observer),
         compiler_(arch_name(options.device.sm), options.device_dir, options.threads, &store),
         utilities_(compiler_.utilities()),
-        gpu_(options.ordinal, options.max_workspace_bytes, utilities_.cubin),
+        measuring_({.program = options.measuring_program,
+                    .begin = {.ordinal = options.ordinal,
+                              .max_workspace_bytes = options.max_workspace_bytes,
+                              .protocol = options.protocol,
+                              .utility_image = {utilities_.cubin},
+                              .toolkit_folder = searched_toolkit_folder()},
+                    .step_limit_s = options.patience_s}),
         run_(begin_run()),
-        context_{options_, store, run_, compiler_, gpu_, observer} {}
+        context_{options_, store, run_, compiler_, measuring_, observer} {}
 
   TuneResult run() {
-    options_.device.calibration =
-        stored_or_probed(store_, options_.device, gpu_,
-                         [&](const std::string& what) { observer_.on_phase("probing: " + what); });
-    result_.calibration = options_.device.calibration;
-    result_.ceilings = ceilings_of(*options_.device.calibration);
     result_.mma_denormals = options_.device.mma_denormals;
     store_.update_probe(run_, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_ceilings(result_.ceilings);
@@ -69,7 +74,17 @@ class MeasuredRun {
   // The space of candidates depends on the probe, so it comes first.
   std::int64_t begin_run() {
     refuse_other_launches();
-    options_.device.mma_denormals = probe_mma_denormals(gpu_.utilities(), gpu_.stream());
+    std::optional<Calibration> calibration = usable_calibration(store_, options_.device);
+    observer_.on_phase(calibration ? "starting to measure"
+                                   : "probing: bandwidths, launches, matrix rate, reductions");
+    Probed probed = measuring_.probe(!calibration);
+    if (!calibration) {
+      calibration = std::move(probed.calibration);
+      store_.put_calibration(options_.device, *calibration);
+    }
+    options_.device.mma_denormals = probed.mma_denormals;
+    options_.device.calibration = result_.calibration = std::move(calibration);
+    result_.ceilings = ceilings_of(*result_.calibration);
     return store_.begin_run(describe_run(options_, compiler_.source_hash()));
   }
 
@@ -112,9 +127,12 @@ class MeasuredRun {
     }
   }
 
+  // Whether cuBLASLt is measured beside the kernels.
+  [[nodiscard]] bool has_baseline() const { return options_.baseline && CublasLt::available(); }
+
   [[nodiscard]] bool finished(const Workload& workload) const {
     return store_.finished(run_, workload) &&
-           (!options_.baseline || !CublasLt::available() ||
+           (!has_baseline() ||
             store_.find_baseline(run_, workload, baseline_name(workload.problem)).has_value());
   }
 
@@ -123,18 +141,9 @@ class MeasuredRun {
     const bool all_finished = std::all_of(tokens.begin(), tokens.end(), [&](int m) {
       return finished({problem, m});
     });
-    std::unique_ptr<Operands> operands;
-    std::unique_ptr<Verifier> verifier;
-    std::unique_ptr<BaselineOperands> baseline;
     if (!all_finished) {
       observer_.on_phase(fmt::format("preparing operands of {}", to_string(problem)));
-      operands = std::make_unique<Operands>(problem, tokens.back(), options_.device.l2_bytes,
-                                            options_.protocol);
-      verifier = std::make_unique<Verifier>(gpu_.utilities(), *operands, gpu_.stream());
-      if (options_.baseline && CublasLt::available()) {
-        baseline = std::make_unique<BaselineOperands>(*operands, options_.device.l2_bytes,
-                                                      options_.protocol);
-      }
+      measuring_.open({problem, tokens.back(), options_.device.l2_bytes, has_baseline()});
     }
     seeds_.clear();
     for (std::size_t i = 0; i < options_.plan.workloads.size(); ++i) {
@@ -151,7 +160,7 @@ class MeasuredRun {
         row.workload = workload;
         finish(std::move(row));
       } else {
-        tune_workload(i, *operands, *verifier, baseline.get());
+        tune_workload(i);
       }
     }
   }
@@ -183,15 +192,14 @@ class MeasuredRun {
     return std::max(0.0, options_.budget_s - seconds_since(start_)) / left;
   }
 
-  void tune_workload(std::size_t index, const Operands& operands, const Verifier& verifier,
-                     const BaselineOperands* baseline) {
+  void tune_workload(std::size_t index) {
     const Workload& workload = options_.plan.workloads[index];
     const Rankings& rankings = rankings_[index];
     const double floor =
         floor_us(workload, result_.ceilings.copy_gbps, result_.ceilings.mma_tflops);
     observer_.on_workload(index, options_.plan.workloads.size(), workload, floor);
 
-    GpuEvaluator evaluator(context_, workload, rankings, operands, verifier);
+    GpuEvaluator evaluator(context_, workload, rankings, floor);
     std::vector<Choice> seeds;
     for (const Candidate& seed : seeds_) {
       for (Choice& choice : choices_near(rankings, seed)) seeds.push_back(std::move(choice));
@@ -213,10 +221,10 @@ class MeasuredRun {
     WorkloadResult row;
     row.workload = workload;
     row.evaluated = evaluator.measured();
-    row.failed = evaluator.failed();
     row.reused = evaluator.reused();
     row.predictions = predictions_of(evaluator.ordered(), options_.device);
-    if (!options_.interrupted()) decide(row, evaluator, operands, verifier, baseline, floor);
+    if (!options_.interrupted()) decide(row, evaluator, floor);
+    row.failed = evaluator.failed();
     if (options_.interrupted() && !row.winner) {
       result_.interrupted = true;
       return;
@@ -225,90 +233,78 @@ class MeasuredRun {
   }
 
   // The final, interleaved with the baseline: winner, tie set and baseline of the row.
-  void decide(WorkloadResult& row, GpuEvaluator& evaluator, const Operands& operands,
-              const Verifier& verifier, const BaselineOperands* baseline, double floor) {
+  void decide(WorkloadResult& row, GpuEvaluator& evaluator, double floor) {
     std::vector<Trial> finalists;
     for (Trial& trial : evaluator.ordered()) {
       if (finalists.size() == static_cast<std::size_t>(options_.protocol.finalists)) break;
-      if (survives(trial, evaluator, operands, verifier)) finalists.push_back(std::move(trial));
+      if (survives(trial, evaluator)) finalists.push_back(std::move(trial));
     }
-    std::vector<std::unique_ptr<MeasuredGraph>> graphs;
-    std::vector<MeasuredGraph*> order;
-    for (const Trial& trial : finalists) {
-      graphs.push_back(evaluator.graph(trial.candidate, trial.time_us_median()));
-      order.push_back(graphs.back().get());
-    }
-    const std::unique_ptr<CompositeRun> composite =
-        finalists.empty() ? nullptr : contending_composite(row, finalists, operands, verifier);
-    if (composite) order.push_back(&composite->graph());
-    std::unique_ptr<BaselineRun> reference;
-    if (baseline != nullptr) {
-      reference = std::make_unique<BaselineRun>(gpu_, options_.protocol, operands, *baseline,
-                                                row.workload.m);
-      order.push_back(&reference->graph());
-    }
-    gpu_.reset_counters();
-    for (MeasuredGraph* graph : order) graph->sample();  // uploads the graphs, warms up
-    std::vector<Samples> samples = sample_interleaved(order, options_.protocol.final_samples);
-    if (reference) {
-      row.baseline = Baseline{baseline_name(row.workload.problem), reference->detail(),
-                              samples.back().time_us, samples.back().clock_mhz};
+    const Contest contest = hold_contest(row, evaluator, finalists);
+    if (!contest.baseline.time_us.empty()) {
+      row.baseline = Baseline{baseline_name(row.workload.problem), contest.baseline_detail,
+                              contest.baseline.time_us, contest.baseline.clock_mhz};
       store_.put_baseline(run_, row.workload, *row.baseline);
     }
     if (finalists.empty()) return;
-    crown(row, finalists, samples, floor);
-    if (composite) judge_composite(row, *composite, samples[finalists.size()], verifier);
+    crown(row, finalists, contest.kernels, floor);
+    if (row.composite_left_out.empty()) judge_composite(row, contest.composite);
     store_.put_winners(run_, row.workload.problem, {*row.winner});
   }
 
-  // Null, with the reason in the row, where no composite can be the faster way.
-  std::unique_ptr<CompositeRun> contending_composite(WorkloadResult& row,
-                                                     const std::vector<Trial>& finalists,
-                                                     const Operands& operands,
-                                                     const Verifier& verifier) {
-    const SlicePlan plan = plan_composite(row.workload, options_);
-    row.composite_left_out = plan.left_out;
-    if (plan.slice_rows.empty()) return nullptr;
-    auto composite = fastest_composite(gpu_, options_.protocol, operands, row.workload.m, plan);
-    if (!composite) {
-      row.composite_left_out = "cuBLASLt has no algorithm for it";
-    } else if (composite->search_us() > kHopelessComposite * finalists.front().time_us_median()) {
-      row.composite_left_out = fmt::format("slower: {:.2f} us", composite->search_us());
-    } else if (!is_right(*composite, row.workload, verifier)) {
-      row.composite_left_out = "its result is wrong";
+  // Samples of the finalists, of the composite (without one the row says why) and of the baseline.
+  // What hangs or crashes is dropped, and the rest meets again.
+  Contest hold_contest(WorkloadResult& row, GpuEvaluator& evaluator,
+                       std::vector<Trial>& finalists) {
+    ContestRequest request;
+    request.m = row.workload.m;
+    request.baseline = has_baseline();
+    for (const Trial& trial : finalists) {
+      request.kernels.push_back({evaluator.compiled(trial.candidate), trial.time_us_median()});
     }
-    return row.composite_left_out.empty() ? std::move(composite) : nullptr;
-  }
-
-  bool is_right(const CompositeRun& composite, const Workload& workload, const Verifier& verifier) {
-    std::vector<int> tokens = ragged_tokens(workload);
-    tokens.push_back(workload.m);
-    for (const int m : tokens) {
-      const ErrorMetrics error = composite.check(verifier, m);
-      if (is_correct(error)) continue;
-      observer_.on_warning(fmt::format(
-          "dequant_cublas in slices of {} rows is wrong at {} (error {:.2f} times the "
-          "bound): passed over",
-          composite.slice_rows(), to_string(Workload{workload.problem, m}), error.worst_ratio));
-      return false;
+    if (!finalists.empty()) {
+      SlicePlan plan = plan_composite(row.workload, options_);
+      row.composite_left_out = std::move(plan.left_out);
+      request.slice_rows = std::move(plan.slice_rows);
+      request.composite_limit_us = kHopelessComposite * finalists.front().time_us_median();
+      request.composite_m = ragged_tokens(row.workload);
+      request.composite_m.push_back(row.workload.m);
     }
-    return true;
+    while (true) {
+      Attempt<Contest> attempt = measuring_.contest(request, evaluator.expected_us());
+      if (auto* contest = std::get_if<Contest>(&attempt)) {
+        if (!request.slice_rows.empty()) row.composite_left_out = contest->composite.left_out;
+        if (!contest->composite.warning.empty()) observer_.on_warning(contest->composite.warning);
+        return std::move(*contest);
+      }
+      const Failure& failure = std::get<Failure>(attempt);
+      if (failure.step >= 0) {
+        evaluator.fail(finalists.at(static_cast<std::size_t>(failure.step)).candidate, failure);
+        finalists.erase(finalists.begin() + failure.step);
+        request.kernels.erase(request.kernels.begin() + failure.step);
+      } else if (failure.step == kCompositeStep && !request.slice_rows.empty()) {
+        request.slice_rows.clear();
+        row.composite_left_out = "it failed: " + failure.detail;
+        observer_.on_warning(fmt::format("{}: dequant_cublas failed ({}): passed over",
+                                         to_string(row.workload), failure.detail));
+      } else {
+        throw Error(ErrorCode::kDevice, fmt::format("{}: the final run failed: {}",
+                                                    to_string(row.workload), failure.detail));
+      }
+    }
   }
 
   // Stored beside the winner where it is faster by more than what could not be told apart.
-  void judge_composite(WorkloadResult& row, const CompositeRun& composite, const Samples& samples,
-                       const Verifier& verifier) {
-    const double time_us = median(samples.time_us);
+  static void judge_composite(WorkloadResult& row, const Contest::Composite& composite) {
+    const double time_us = median(composite.samples.time_us);
     if (!beats(time_us, row.winner->time_us_median)) {
       row.composite_left_out = fmt::format("not faster: {:.2f} us", time_us);
       return;
     }
-    row.winner->composite = {
-        .slice_rows = composite.slice_rows(),
-        .scratch_bytes = composite.scratch_bytes(),
-        .time_us_median = time_us,
-        .time_us = samples.time_us,
-        .error_worst_ratio = composite.check(verifier, row.workload.m).worst_ratio};
+    row.winner->composite = {.slice_rows = composite.slice_rows,
+                             .scratch_bytes = composite.scratch_bytes,
+                             .time_us_median = time_us,
+                             .time_us = composite.samples.time_us,
+                             .error_worst_ratio = composite.error.worst_ratio};
   }
 
   // The ends of the interval that a winner of this workload will serve, but for its own M.
@@ -325,12 +321,16 @@ class MeasuredRun {
   }
 
   // A winner serves every M of its interval: it must be right at the ends of it too.
-  bool survives(const Trial& trial, GpuEvaluator& evaluator, const Operands& operands,
-                const Verifier& verifier) {
+  bool survives(const Trial& trial, GpuEvaluator& evaluator) {
     const int m = trial.workload.m;
     for (const int ragged : ragged_tokens(trial.workload)) {
-      const ErrorMetrics error = gpu_.check(evaluator.kernel(trial.candidate), trial.candidate,
-                                            operands, verifier, ragged);
+      const Attempt<ErrorMetrics> attempt =
+          measuring_.check({evaluator.compiled(trial.candidate), ragged}, evaluator.expected_us());
+      if (const auto* failure = std::get_if<Failure>(&attempt)) {
+        evaluator.fail(trial.candidate, *failure);
+        return false;
+      }
+      const auto& error = std::get<ErrorMetrics>(attempt);
       if (is_correct(error)) continue;
       observer_.on_warning(
           fmt::format("{} is right at M = {} and wrong at M = {} (error {:.2f} times "
@@ -386,12 +386,12 @@ class MeasuredRun {
   TuneObserver& observer_;
   Compiler compiler_;
   Compilation utilities_;
-  GpuSession gpu_;
+  MeasuringProcess measuring_;
+  TuneResult result_;
   std::int64_t run_;
   MeasuringContext context_;
   std::vector<Rankings> rankings_;  // by workload
   std::vector<Candidate> seeds_;    // what won at the M before
-  TuneResult result_;
   Clock::time_point start_ = Clock::now();
 };
 

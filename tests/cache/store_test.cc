@@ -115,6 +115,24 @@ TEST_F(StoreTest, FirstTrialOfACandidateStays) {
   expect_same(found[0], samples::trial());
 }
 
+TEST_F(StoreTest, ACandidateThatFailsLaterHasFailed) {
+  store_.put_trial(run_, samples::trial());
+  Trial failed = samples::trial();
+  failed.outcome = Outcome::kTimeout;
+  failed.detail = "hung in the run-off";
+  failed.time_us.clear();
+  store_.put_trial(run_, failed);
+  store_.put_trial(run_, samples::trial());
+  const auto found = store_.trials(run_, failed.workload);
+  ASSERT_EQ(found.size(), 1u);
+  failed.time_us = samples::trial().time_us;
+  expect_same(found[0], failed);
+  Trial other = failed;
+  other.outcome = Outcome::kLaunchError;
+  store_.put_trial(run_, other);
+  EXPECT_EQ(store_.trials(run_, failed.workload)[0].outcome, Outcome::kTimeout);
+}
+
 TEST_F(StoreTest, ATrialNeedsItsCompilation) {
   Trial trial = samples::trial();
   trial.compilation_key = "key-9";
