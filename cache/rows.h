@@ -42,6 +42,8 @@ struct DeviceRow {
 std::vector<DeviceRow> select_devices(const Database& database);
 
 Trial read_trial(const Statement& statement, const Workload& workload);
+// From the columns of the winner, and of its compilation.
+Winner read_winner(const Statement& row);
 // Winners that serve on a device, sorted by problem and m.
 std::vector<Winner> select_winners(const Database& database, std::int64_t device_id);
 

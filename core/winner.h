@@ -61,6 +61,10 @@ std::string served_text(const Winner& winner);
 
 inline constexpr int kUnboundedM = 1 << 30;
 
+// What the protocol's text of a measured winner holds where candidates were launched dependently. A
+// file has, for one device, winners of one way to launch: the fastest of one are not the other's.
+inline constexpr std::string_view kDependentText = "candidates as dependent launches";
+
 // Sets m_lo and m_hi of the winners of one Problem, sorted by m: an M between two tuned ones is
 // served by the next larger tuned M, whose time bounds it from above; the largest serves all
 // beyond.

@@ -82,7 +82,7 @@ class MeasuredRun {
     }
     for (const std::string& protocol : store_.winner_protocols(options_.device)) {
       const bool other =
-          (protocol.find(Protocol::kDependentText) != std::string::npos) != dependent;
+          (protocol.find(kDependentText) != std::string::npos) != dependent;
       if (!other) continue;
       throw Error(
           ErrorCode::kInvalidArgument,
