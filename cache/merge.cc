@@ -96,7 +96,8 @@ Cell cell_of(const DeviceInfo& device, const Winner& winner) {
 
 }  // namespace
 
-Merge::Merge(const std::vector<std::string>& inputs, std::string out, bool replace)
+Merge::Merge(const std::vector<std::string>& inputs, std::string out, bool replace,
+             std::chrono::milliseconds busy_timeout)
     : out_(std::move(out)) {
   check_target(kVerb, out_);
   std::error_code error;
@@ -108,7 +109,7 @@ Merge::Merge(const std::vector<std::string>& inputs, std::string out, bool repla
       invalid(out_,
               "it exists and is none of the inputs. Give another name, or --force to replace it.");
     }
-    held_.emplace(out_, Database::Access::kReadWrite, kBusyTimeout);
+    held_.emplace(out_, Database::Access::kReadWrite, busy_timeout);
     // A file that was exported is read-only: nobody writes to it, and it has no journal.
     if (held_->writable() && !held_->try_execute(sql::text("hold_file.sql"))) {
       invalid(out_,

@@ -13,6 +13,7 @@
 // The intervals of M are then divided anew.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -41,7 +42,8 @@ class Merge {
   //
   // Winners for plain and for dependent launches on one device are refused
   // (Error{kInvalidArgument}).
-  Merge(const std::vector<std::string>& inputs, std::string out, bool replace);
+  Merge(const std::vector<std::string>& inputs, std::string out, bool replace,
+        std::chrono::milliseconds busy_timeout = kBusyTimeout);
 
   // By device, problem, M and provenance. What is changed here before write() decides.
   [[nodiscard]] std::vector<WinnerConflict>& conflicts() { return conflicts_; }
