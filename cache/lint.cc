@@ -120,14 +120,14 @@ class ProblemLint {
   }
 
   void check_trials(const WinnerRow& row) {
-    if (!is_measured(row) || !serves(row) || row.winner.time_us.empty()) return;
+    const std::vector<double>& samples = served_samples(row.winner);
+    if (!is_measured(row) || !serves(row) || !LogRatio::takes(samples)) return;
     const double served = served_us(row.winner);
-    const auto& samples = row.winner.composite ? row.winner.composite->time_us : row.winner.time_us;
     const Trial* best = nullptr;
     const std::vector<Trial> trials =
         store_.trials(store_.begin_run(row.run), {row.winner.problem, row.winner.m});
     for (const Trial& trial : trials) {
-      if (trial.outcome != Outcome::kOk || trial.time_us.empty() || samples.empty()) continue;
+      if (trial.outcome != Outcome::kOk || !LogRatio::takes(trial.time_us)) continue;
       if (trial.candidate == row.winner.candidate) continue;
       if (!beats(trial.time_us_median(), served)) continue;
       // Even at the slow end of what its samples allow.

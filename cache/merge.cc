@@ -209,6 +209,15 @@ void Merge::unite(const Database& target, const Input& input) const {
   target.execute(sql::text("merge_detach.sql"));
 }
 
+std::string Merge::cubin_of(const Claimant& claimant) const {
+  for (const Input& input : inputs_) {
+    if (input.file != claimant.file) continue;
+    const auto found = input.store.find_compilation(claimant.row.winner.compilation_key);
+    if (found) return found->cubin;
+  }
+  return {};
+}
+
 MergeCounts Merge::write() {
   const TemporaryFile temporary(fmt::format("{}.{}.tmp", out_, ::getpid()));
   MergeCounts counts{.inputs = inputs_.size()};
@@ -217,6 +226,11 @@ MergeCounts Merge::write() {
     const Database& target = merged.database_;
     target.execute(sql::text("merge_session.sql"));
     for (const Input& input : inputs_) unite(target, input);
+    for (const WinnerConflict& conflict : conflicts_) {
+      if (!conflict.remeasured) continue;
+      const auto& [winner, run] = *conflict.remeasured;
+      merged.put_winners(merged.begin_run(run), winner.problem, {winner});
+    }
     Transaction transaction(target, Transaction::Kind::kWrite);
     merged.renew_all_intervals();
     transaction.commit();

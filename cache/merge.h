@@ -10,7 +10,8 @@
 // - baselines: the one of the newer run stays; device kernels: the one compiled later.
 // - winners: equal ones once; others are a WinnerConflict (cache/winner_conflict.h).
 //
-// The intervals of M are then divided anew.
+// Where a conflict was decided by measuring anew, the row that stays has those samples, in a run of
+// its own. The intervals of M are then divided anew.
 #pragma once
 
 #include <chrono>
@@ -45,8 +46,11 @@ class Merge {
   Merge(const std::vector<std::string>& inputs, std::string out, bool replace,
         std::chrono::milliseconds busy_timeout = kBusyTimeout);
 
-  // By device, problem, M and provenance. What is changed here before write() decides.
+  // By device, problem, M and provenance; what is decided anew before write() is what is written.
   [[nodiscard]] std::vector<WinnerConflict>& conflicts() { return conflicts_; }
+
+  // The cubin of a claimant, from the input it came from.
+  [[nodiscard]] std::string cubin_of(const Claimant& claimant) const;
 
   // Writes `out` beside itself and renames it there: it appears as a whole or not at all.
   MergeCounts write();

@@ -16,7 +16,8 @@ namespace {
 // What a result code means and what to do about it.
 std::string explain(int result, const char* message) {
   if (result == SQLITE_READONLY_ROLLBACK || result == SQLITE_READONLY_RECOVERY) {
-    return "a process was killed while it wrote, and a reader may not repair that. Run 'w4tune tune' "
+    return "a process was killed while it wrote, and a reader may not repair that. Run 'w4tune "
+           "tune' "
            "on it once; what was stored before is kept.";
   }
   switch (result & 0xff) {

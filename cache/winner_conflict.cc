@@ -15,13 +15,9 @@ namespace {
 // Runs of the same kernel on the same GPU differ by this much (standard deviation of the log)
 // beside what the samples of one run scatter: see docs/architecture.md, decision 24.
 constexpr double kRunNoise = 0.003;
-// Rows measured in turns share the run.
+// Those that were measured in turns share the run.
 constexpr double kNoNoise = 0.0;
 constexpr double kTail = 0.025;
-
-const std::vector<double>& served_samples(const Winner& winner) {
-  return winner.composite ? winner.composite->time_us : winner.time_us;
-}
 
 // A total order of rows that differ.
 auto identity(const WinnerRow& row) {
@@ -45,8 +41,8 @@ Slower slower_by_samples(std::size_t claimant, const std::vector<double>& slow,
 
 bool comparable(const WinnerRow& a, const WinnerRow& b) {
   return a.winner.provenance == Provenance::kMeasured &&
-         a.run.protocol_hash == b.run.protocol_hash && !served_samples(a.winner).empty() &&
-         !served_samples(b.winner).empty();
+         a.run.protocol_hash == b.run.protocol_hash && LogRatio::takes(served_samples(a.winner)) &&
+         LogRatio::takes(served_samples(b.winner));
 }
 
 }  // namespace
@@ -90,17 +86,35 @@ WinnerConflict decide(std::vector<Claimant> claimants) {
   return conflict;
 }
 
-void decide_by(WinnerConflict& conflict, const std::vector<std::vector<double>>& times_us) {
-  conflict.kept = 0;
-  for (std::size_t i = 1; i < times_us.size(); ++i) {
-    if (median(times_us[i]) < median(times_us[conflict.kept])) conflict.kept = i;
+void decide_by(WinnerConflict& conflict, const Remeasured& remeasured) {
+  const auto& times = remeasured.time_us;
+  std::optional<std::size_t> best;
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    if (!LogRatio::takes(times[i])) continue;
+    if (!best || median(times[i]) < median(times[*best])) best = i;
   }
+  if (!best) return;
+  conflict.kept = *best;
   conflict.ground = Ground::kRemeasured;
   conflict.others.clear();
-  for (std::size_t i = 0; i < times_us.size(); ++i) {
-    if (i == conflict.kept) continue;
-    conflict.others.push_back(slower_by_samples(i, times_us[i], times_us[conflict.kept], kNoNoise));
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    if (i == *best || !LogRatio::takes(times[i])) continue;
+    conflict.others.push_back(slower_by_samples(i, times[i], times[*best], kNoNoise));
   }
+  WinnerRow row = conflict.claimants[*best].row;
+  row.run.driver = remeasured.driver;
+  row.run.started_at = remeasured.started_at;
+  row.run.protocol = remeasured.protocol;
+  row.run.protocol_hash = remeasured.protocol_hash;
+  if (row.winner.composite) {
+    row.winner.composite->time_us = times[*best];
+    row.winner.composite->time_us_median = median(times[*best]);
+  } else {
+    row.winner.time_us = times[*best];
+    row.winner.clock_mhz = remeasured.clock_mhz[*best];
+    row.winner.time_us_median = median(times[*best]);
+  }
+  conflict.remeasured = std::move(row);
 }
 
 std::string slower_text(const Slower& slower) {

@@ -21,7 +21,7 @@ struct Claimant {
 enum class Ground : std::uint8_t {
   kFaster,     // by the samples of their finals, taken by one protocol
   kNewer,      // predictions, or times of different protocols, which say nothing of each other
-  kRemeasured  // timed anew, interleaved
+  kRemeasured  // timed anew, in turns
 };
 
 // How much slower than the one that stays another claimant is.
@@ -38,6 +38,9 @@ struct WinnerConflict {
   std::size_t kept = 0;
   Ground ground = Ground::kFaster;
   std::vector<Slower> others;  // all but the one that stays
+  // The row that stays, with the samples it was decided by; where they are not those of its
+  // claimant.
+  std::optional<WinnerRow> remeasured = {};
 };
 
 // Whether both rows say the same: the same kernel, composite and samples.
@@ -49,8 +52,17 @@ bool same_winner(const Winner& a, const Winner& b);
 // order that does not depend on how they came.
 WinnerConflict decide(std::vector<Claimant> claimants);
 
-// Decides by `times_us`, samples of the claimants' served times taken in turns in one run.
-void decide_by(WinnerConflict& conflict, const std::vector<std::vector<double>>& times_us);
+// Samples of what the claimants serve with, taken in turns in one run; none of one that is wrong.
+struct Remeasured {
+  std::vector<std::vector<double>> time_us;  // by claimant
+  std::vector<std::vector<double>> clock_mhz;
+  std::string driver;  // of the run, as the next three
+  std::string started_at;
+  std::string protocol;
+  std::string protocol_hash;
+};
+// Decides by them anew. Leaves a conflict as it is where every claimant is wrong.
+void decide_by(WinnerConflict& conflict, const Remeasured& remeasured);
 
 // "1.20 % slower (95 %: 0.80 to 1.61 %)", "0.10 % slower (cannot be told apart)": for messages.
 std::string slower_text(const Slower& slower);

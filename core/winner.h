@@ -56,6 +56,9 @@ inline bool beats(double time_us, double other_us) {
 inline double served_us(const Winner& winner) {
   return winner.composite ? winner.composite->time_us_median : winner.time_us_median;
 }
+inline const std::vector<double>& served_samples(const Winner& winner) {
+  return winner.composite ? winner.composite->time_us : winner.time_us;
+}
 // The composite as text where there is one, else the candidate.
 std::string served_text(const Winner& winner);
 

@@ -221,6 +221,44 @@ TEST(Merge, OtherProtocolsAndPredictionsAreDecidedByAge) {
   EXPECT_EQ(winners_of(out)[0].time_us_median, 99.0);
 }
 
+// What --measure does, with made-up samples in place of a GPU's.
+TEST(Merge, ARemeasuredConflictKeepsTheNewSamples) {
+  const Folder folder;
+  const std::string a = make(folder, "a.db", {measured(16, 5.0, 64)});
+  const std::string b = make(folder, "b.db", {measured(16, 4.0, 32)});
+  const std::string out = folder.file("out.db");
+  Merge merge({a, b}, out, false);
+  WinnerConflict& conflict = merge.conflicts().at(0);
+  EXPECT_EQ(merge.cubin_of(conflict.claimants[0]), samples::compilation().cubin);
+  Remeasured now{.time_us = {},
+                 .clock_mhz = {},
+                 .driver = "600.1",
+                 .started_at = "2026-11-01",
+                 .protocol = "anew",
+                 .protocol_hash = "protocol-9"};
+  decide_by(conflict, {});
+  EXPECT_EQ(conflict.ground, Ground::kFaster) << "nothing was right: nothing is decided anew";
+  for (const Claimant& claimant : conflict.claimants) {
+    const bool is_a = claimant.file == a;
+    now.time_us.push_back(measured(16, is_a ? 4.5 : 4.6).time_us);
+    now.clock_mhz.push_back({1700.0});
+  }
+  decide_by(conflict, now);
+  EXPECT_EQ(conflict.claimants[conflict.kept].file, a);
+  EXPECT_EQ(conflict.ground, Ground::kRemeasured);
+  ASSERT_EQ(conflict.others.size(), 1U);
+  EXPECT_GT(conflict.others[0].at_least.value(), 0.0) << "in one run 2 % are told apart";
+  merge.write();
+  const auto rows = Store::open(out, Store::Mode::kReadOnly).winner_rows(samples::device());
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows[0].winner.candidate.config, samples::config(64));
+  EXPECT_EQ(rows[0].winner.time_us, measured(16, 4.5).time_us);
+  EXPECT_EQ(rows[0].winner.time_us_median, 4.5);
+  EXPECT_EQ(rows[0].run.driver, "600.1");
+  EXPECT_EQ(rows[0].run.protocol_hash, "protocol-9");
+  EXPECT_EQ(rows[0].run.source_hash, "source-1") << "the kernel is the one it was";
+}
+
 TEST(Merge, MeasuredRowsHidePredictedOnesOfAnotherFile) {
   const Folder folder;
   const std::string a = make(folder, "a.db", {measured(16, 5.0)});
