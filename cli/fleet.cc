@@ -37,9 +37,9 @@ using Clock = std::chrono::steady_clock;
 
 // Of what is left, each member gets this share of its even part at a time: less waits for the
 // slowest at the end, more prepares a GPU too often.
-constexpr double kStretch = 0.5;
+constexpr double kStretch = 0.7;
 // But no less than this share of a member's even part of the whole plan.
-constexpr double kLeastStretch = 0.08;
+constexpr double kLeastStretch = 0.1;
 constexpr int kPollMs = 200;
 
 // Lines of JSON, both ways.
@@ -69,13 +69,14 @@ class Channel {
     return n > 0;
   }
 
-  // A whole line that has been read.
+  // A whole message that has been read. Whatever else a library prints there is passed over.
   std::optional<json> next() {
-    const auto end = text_.find('\n');
-    if (end == std::string::npos) return std::nullopt;
-    const std::string line = text_.substr(0, end);
-    text_.erase(0, end + 1);
-    return json::parse(line);
+    for (auto end = text_.find('\n'); end != std::string::npos; end = text_.find('\n')) {
+      json message = json::parse(text_.substr(0, end), nullptr, false);
+      text_.erase(0, end + 1);
+      if (message.is_object()) return message;
+    }
+    return std::nullopt;
   }
 
   [[nodiscard]] int descriptor() const { return descriptor_; }

@@ -120,6 +120,17 @@ TEST(Merge, OneFileComesOutAsItWas) {
   EXPECT_EQ(counts.trials, 1U);
 }
 
+TEST(Merge, EveryTableHasItsRule) {
+  const Folder folder;
+  const Database database = open_for_reading(make(folder, "a.db", {measured(16, 5.0)}));
+  Statement select(database, "SELECT name FROM sqlite_schema WHERE type = 'table'");
+  while (select.step()) {
+    const std::string file = fmt::format("cache/sql/merge_{}.sql", select.text("name"));
+    EXPECT_TRUE(fs::exists(fs::path(W4TUNE_SOURCE_DIR) / file))
+        << file << " is missing: write it, and name the table in cache/merge.cc";
+  }
+}
+
 TEST(Merge, DisjointFilesAreUnited) {
   const Folder folder;
   Winner geglu = measured(8, 3.0);
