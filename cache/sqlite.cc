@@ -64,14 +64,16 @@ int open_flags(Database::Access access) {
 void Database::Closer::operator()(sqlite3* handle) const noexcept { sqlite3_close_v2(handle); }
 
 Database::Database(std::string path, Access access, std::chrono::milliseconds busy_timeout)
-    : Database(path, path.c_str(), open_flags(access), busy_timeout) {}
+    : Database(std::move(path), nullptr, open_flags(access), busy_timeout) {}
 
+// `file` is null where it is the path.
 Database::Database(std::string path, const char* file, int flags,
                    std::chrono::milliseconds busy_timeout)
     : path_(std::move(path)) {
   sqlite3* handle = nullptr;
   flags |= SQLITE_OPEN_NOMUTEX;  // one thread at a time: no locks
-  const int result = sqlite3_open_v2(file, &handle, flags, nullptr);
+  const int result =
+      sqlite3_open_v2(file != nullptr ? file : path_.c_str(), &handle, flags, nullptr);
   handle_.reset(handle);  // there is a handle to close even where opening failed
   if (result != SQLITE_OK) fail(result);
   sqlite3_extended_result_codes(handle, 1);

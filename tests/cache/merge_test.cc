@@ -79,7 +79,7 @@ std::string dump(const std::string& path) {
   for (const std::string& table : tables) {
     std::vector<std::string> columns;
     Statement select(database, sql::text("select_columns.sql"));
-    select.bind(":table", std::string_view(table));
+    select.bind(":table", table);
     while (select.step()) columns.push_back(select.text("name"));
     std::string text;
     for (const std::string& column : columns) {
