@@ -86,35 +86,6 @@ std::optional<Composite> read_composite(const Statement& row) {
                    .error_worst_ratio = row.real("composite_error_worst_ratio")};
 }
 
-Winner read_winner(const Statement& row) {
-  return {.problem = read_problem(row),
-          .m = row.integer("m"),
-          .m_lo = row.integer("m_lo"),
-          .m_hi = row.integer("m_hi"),
-          .provenance = parse_provenance(row.bytes("provenance")),
-          .candidate = read_candidate(row),
-          .footprint = {.row_tile = row.integer("row_tile"),
-                        .token_tile = row.integer("token_tile"),
-                        .depth_tile = row.integer("depth_tile"),
-                        .threads = row.integer("threads"),
-                        .smem_bytes = row.integer("smem_bytes"),
-                        .cluster_split = row.integer("cluster_split") != 0,
-                        .token_map = row.integer("token_map") != 0,
-                        .dependent = row.integer("dependent") != 0,
-                        .persistent = row.integer("persistent") != 0},
-          .compilation_key = row.text("compilation_key"),
-          .registers = row.integer("registers"),
-          .spill_bytes = row.integer("spill_bytes"),
-          .time_us_median = row.real("time_us_median"),
-          .time_us = decode_samples(row.bytes("time_us_samples")),
-          .clock_mhz = decode_samples(row.bytes("clock_mhz_samples")),
-          .error = read_error(row),
-          .floor_us = row.real("floor_us"),
-          .baseline_us = row.real("baseline_us"),
-          .tie_set = decode_candidates(row.bytes("tie_set")),
-          .composite = read_composite(row)};
-}
-
 }  // namespace
 
 std::string encode_samples(const std::vector<double>& samples) {
@@ -220,6 +191,35 @@ Trial read_trial(const Statement& row, const Workload& workload) {
           .time_us = decode_samples(row.bytes("time_us_samples")),
           .clock_mhz = decode_samples(row.bytes("clock_mhz_samples")),
           .compilation_key = row.text("compilation_key")};
+}
+
+Winner read_winner(const Statement& row) {
+  return {.problem = read_problem(row),
+          .m = row.integer("m"),
+          .m_lo = row.integer("m_lo"),
+          .m_hi = row.integer("m_hi"),
+          .provenance = parse_provenance(row.bytes("provenance")),
+          .candidate = read_candidate(row),
+          .footprint = {.row_tile = row.integer("row_tile"),
+                        .token_tile = row.integer("token_tile"),
+                        .depth_tile = row.integer("depth_tile"),
+                        .threads = row.integer("threads"),
+                        .smem_bytes = row.integer("smem_bytes"),
+                        .cluster_split = row.integer("cluster_split") != 0,
+                        .token_map = row.integer("token_map") != 0,
+                        .dependent = row.integer("dependent") != 0,
+                        .persistent = row.integer("persistent") != 0},
+          .compilation_key = row.text("compilation_key"),
+          .registers = row.integer("registers"),
+          .spill_bytes = row.integer("spill_bytes"),
+          .time_us_median = row.real("time_us_median"),
+          .time_us = decode_samples(row.bytes("time_us_samples")),
+          .clock_mhz = decode_samples(row.bytes("clock_mhz_samples")),
+          .error = read_error(row),
+          .floor_us = row.real("floor_us"),
+          .baseline_us = row.real("baseline_us"),
+          .tie_set = decode_candidates(row.bytes("tie_set")),
+          .composite = read_composite(row)};
 }
 
 std::vector<Winner> select_winners(const Database& database, std::int64_t device_id) {

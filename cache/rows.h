@@ -44,6 +44,8 @@ std::vector<DeviceRow> select_devices(const Database& database);
 Calibration read_calibration(const Statement& row);
 
 Trial read_trial(const Statement& statement, const Workload& workload);
+// From the columns of the winner, and of its compilation.
+Winner read_winner(const Statement& row);
 // Winners that serve on a device, sorted by problem and m.
 std::vector<Winner> select_winners(const Database& database, std::int64_t device_id);
 

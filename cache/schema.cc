@@ -69,9 +69,8 @@ void create_folder(const std::string& path) {
   }
 }
 
-}  // namespace
-
-Database open_for_reading(const std::string& path, std::chrono::milliseconds busy_timeout) {
+// Opens a file that exists and is ours, of whatever schema this w4tune knows.
+Database open_ours(const std::string& path, std::chrono::milliseconds busy_timeout) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     throw Error(ErrorCode::kNotFound,
@@ -81,8 +80,25 @@ Database open_for_reading(const std::string& path, std::chrono::milliseconds bus
   }
   Database database(path, Database::Access::kReadOnly, busy_timeout);
   database.execute(sql::text("open_connection.sql"));
+  check_ours(database, read_identity(database));
+  return database;
+}
+
+void check_undamaged(const Database& database) {
+  Statement check(database, sql::text("quick_check.sql"));
+  check.step();
+  const std::string finding = check.text("quick_check");
+  if (finding == "ok") return;
+  refuse(database.path(),
+         fmt::format("it is damaged ({}). Restore a copy, or move it away and tune again.",
+                     finding.substr(0, finding.find('\n'))));
+}
+
+}  // namespace
+
+Database open_for_reading(const std::string& path, std::chrono::milliseconds busy_timeout) {
+  Database database = open_ours(path, busy_timeout);
   const Identity identity = read_identity(database);
-  check_ours(database, identity);
   if (identity.version < kSchemaVersion) {
     refuse(path, fmt::format("an older w4tune wrote it (schema {}, this w4tune needs {}) and it is "
                              "opened only to be read. Run 'w4tune tune --db' on a copy you may "
@@ -90,6 +106,20 @@ Database open_for_reading(const std::string& path, std::chrono::milliseconds bus
                              identity.version, kSchemaVersion));
   }
   return database;
+}
+
+Database open_copy(const std::string& path, std::chrono::milliseconds busy_timeout) {
+  return copy_of(open_ours(path, busy_timeout));
+}
+
+Database copy_of(const Database& file) {
+  check_ours(file, read_identity(file));
+  Database copy = Database::in_memory(file.path());
+  file.copy_to(copy, "main");
+  copy.execute(sql::text("open_connection.sql"));
+  check_undamaged(copy);
+  migrate(copy);
+  return copy;
 }
 
 Database open_for_writing(const std::string& path, std::chrono::milliseconds busy_timeout) {

@@ -15,6 +15,11 @@ namespace {
 
 // What a result code means and what to do about it.
 std::string explain(int result, const char* message) {
+  if (result == SQLITE_READONLY_ROLLBACK || result == SQLITE_READONLY_RECOVERY) {
+    return "a process was killed while it wrote, and a reader may not repair that. Run 'w4tune "
+           "tune' "
+           "on it once; what was stored before is kept.";
+  }
   switch (result & 0xff) {
     case SQLITE_NOTADB:
       return "it is not a SQLite file. Give the path of a w4tune cache, or move this file away.";
@@ -59,14 +64,34 @@ int open_flags(Database::Access access) {
 void Database::Closer::operator()(sqlite3* handle) const noexcept { sqlite3_close_v2(handle); }
 
 Database::Database(std::string path, Access access, std::chrono::milliseconds busy_timeout)
+    : Database(std::move(path), nullptr, open_flags(access), busy_timeout) {}
+
+// `file` is null where it is the path.
+Database::Database(std::string path, const char* file, int flags,
+                   std::chrono::milliseconds busy_timeout)
     : path_(std::move(path)) {
   sqlite3* handle = nullptr;
-  const int flags = open_flags(access) | SQLITE_OPEN_NOMUTEX;  // one thread at a time: no locks
-  const int result = sqlite3_open_v2(path_.c_str(), &handle, flags, nullptr);
+  flags |= SQLITE_OPEN_NOMUTEX;  // one thread at a time: no locks
+  const int result =
+      sqlite3_open_v2(file != nullptr ? file : path_.c_str(), &handle, flags, nullptr);
   handle_.reset(handle);  // there is a handle to close even where opening failed
   if (result != SQLITE_OK) fail(result);
   sqlite3_extended_result_codes(handle, 1);
   sqlite3_busy_timeout(handle, static_cast<int>(busy_timeout.count()));
+}
+
+Database Database::in_memory(std::string path) {
+  return {std::move(path), ":memory:", open_flags(Access::kCreate), std::chrono::milliseconds(0)};
+}
+
+void Database::copy_to(const Database& target, const char* schema) const {
+  sqlite3_backup* backup = sqlite3_backup_init(target.handle(), schema, handle(), "main");
+  if (backup == nullptr) target.fail(sqlite3_errcode(target.handle()));
+  constexpr int kAllPages = -1;
+  const int step = sqlite3_backup_step(backup, kAllPages);
+  const int result = sqlite3_backup_finish(backup);
+  if (result != SQLITE_OK) fail(result);
+  if (step != SQLITE_DONE) fail(step);
 }
 
 int Database::run(std::string_view script) const {

@@ -25,6 +25,12 @@ class Database {
   // `busy_timeout`.
   Database(std::string path, Access access, std::chrono::milliseconds busy_timeout);
 
+  // A database in memory; messages name it as if it were the file `path`.
+  static Database in_memory(std::string path);
+
+  // Makes the schema `schema` of `target` a copy of this, as of one moment.
+  void copy_to(const Database& target, const char* schema) const;
+
   // Runs every statement of a script and drops their rows.
   void execute(std::string_view script) const;
   // As execute, but a lock of another process is no failure: then it returns false.
@@ -43,6 +49,7 @@ class Database {
     void operator()(sqlite3* handle) const noexcept;
   };
 
+  Database(std::string path, const char* file, int flags, std::chrono::milliseconds busy_timeout);
   int run(std::string_view script) const;
 
   std::string path_;

@@ -1,5 +1,6 @@
 #include "cache/store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "cache/rows.h"
@@ -17,6 +18,21 @@ Baseline read_baseline(const Statement& row, std::string_view name) {
           .clock_mhz = rows::decode_samples(row.bytes("clock_mhz_samples"))};
 }
 
+RunInfo read_run(const Statement& row, const DeviceInfo& device) {
+  return {.device = device,
+          .driver = row.text("driver"),
+          .nvrtc = row.text("nvrtc"),
+          .version = row.text("version"),
+          .commit = row.text("commit_id"),
+          .source_hash = row.text("source_hash"),
+          .protocol_hash = row.text("protocol_hash"),
+          .protocol = row.text("protocol"),
+          .seed = static_cast<std::uint64_t>(row.int64("seed")),
+          .copy_gbps = row.real("copy_gbps"),
+          .mma_tflops = row.real("mma_tflops"),
+          .started_at = row.text("started_at")};
+}
+
 }  // namespace
 
 bool is_cache_file(std::string_view bytes) { return bytes.rfind("SQLite format 3", 0) == 0; }
@@ -27,6 +43,8 @@ Store Store::open(const std::string& path, Mode mode, std::chrono::milliseconds 
   return Store(mode == Mode::kReadOnly ? open_for_reading(path, busy_timeout)
                                        : open_for_writing(path, busy_timeout));
 }
+
+Store Store::open_copy(const std::string& path) { return Store(w4tune::open_copy(path)); }
 
 // Runs
 
@@ -354,6 +372,19 @@ void Store::assign_stored_intervals(const Owner& owner) {
   }
 }
 
+void Store::renew_all_intervals() {
+  std::vector<Owner> owners;
+  {
+    Statement select(database_, sql::text("select_winner_owners.sql"));
+    while (select.step()) {
+      owners.push_back({.run_id = 0,
+                        .device_id = select.int64("device_id"),
+                        .problem_id = select.int64("problem_id")});
+    }
+  }
+  for (const Owner& owner : owners) assign_stored_intervals(owner);
+}
+
 std::vector<Winner> Store::winners(const DeviceInfo& device) const {
   const auto device_id = rows::find_device(database_, device);
   return device_id ? rows::select_winners(database_, *device_id) : std::vector<Winner>{};
@@ -365,21 +396,31 @@ std::vector<RunInfo> Store::winner_runs(const DeviceInfo& device) const {
   if (!device_id) return runs;
   Statement select(database_, sql::text("select_winner_runs.sql"));
   select.bind(":device_id", *device_id);
-  while (select.step()) {
-    runs.push_back({.device = device,
-                    .driver = select.text("driver"),
-                    .nvrtc = select.text("nvrtc"),
-                    .version = select.text("version"),
-                    .commit = select.text("commit_id"),
-                    .source_hash = select.text("source_hash"),
-                    .protocol_hash = select.text("protocol_hash"),
-                    .protocol = select.text("protocol"),
-                    .seed = static_cast<std::uint64_t>(select.int64("seed")),
-                    .copy_gbps = select.real("copy_gbps"),
-                    .mma_tflops = select.real("mma_tflops"),
-                    .started_at = select.text("started_at")});
-  }
+  while (select.step()) runs.push_back(read_run(select, device));
   return runs;
+}
+
+std::vector<WinnerRow> Store::winner_rows(const DeviceInfo& device) const {
+  std::vector<WinnerRow> found;
+  const auto device_id = rows::find_device(database_, device);
+  if (!device_id) return found;
+  Statement select(database_, sql::text("select_winner_rows.sql"));
+  select.bind(":device_id", *device_id);
+  while (select.step()) found.push_back({rows::read_winner(select), read_run(select, device)});
+  std::stable_sort(found.begin(), found.end(), [](const WinnerRow& a, const WinnerRow& b) {
+    return a.winner.problem < b.winner.problem;
+  });
+  return found;
+}
+
+bool Store::has_device_kernel(const DeviceInfo& device, std::string_view name) const {
+  const auto device_id = rows::find_device(database_, device);
+  if (!device_id) return false;
+  Statement select(database_, sql::text("select_device_kernels.sql"));
+  select.bind(":device_id", *device_id);
+  bool found = false;
+  while (select.step()) found = found || select.bytes("name") == name;
+  return found;
 }
 
 std::vector<std::pair<Workload, Baseline>> Store::winner_baselines(const DeviceInfo& device) const {

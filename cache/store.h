@@ -48,6 +48,12 @@ struct TrialSet {
   Workload workload;
 };
 
+// A winner with what made it. One that does not serve has no interval: m_lo and m_hi are 0.
+struct WinnerRow {
+  Winner winner;
+  RunInfo run;
+};
+
 // Something the winners are compared with, measured beside them.
 struct Baseline {
   std::string name;    // e.g. "cublaslt_f16"
@@ -66,6 +72,10 @@ class Store {
   // kReadWrite creates the file and its folder where they are missing, and migrates an older file.
   static Store open(const std::string& path, Mode mode,
                     std::chrono::milliseconds busy_timeout = kBusyTimeout);
+
+  // A copy in memory of a file of any schema up to this one, brought up to date and checked for
+  // damage; the file itself is not changed.
+  static Store open_copy(const std::string& path);
 
   // Announces a run and returns its number in this Store, the `run` of the calls below. The row is
   // written with the first thing the run stores: a run that stores nothing leaves no trace.
@@ -101,6 +111,9 @@ class Store {
   // What serves on this device (same name, sm and sm_count), sorted by problem and m.
   [[nodiscard]] std::vector<Winner> winners(const DeviceInfo& device) const;
 
+  // Every winner of the device, those that do not serve too, sorted by problem, m and provenance.
+  [[nodiscard]] std::vector<WinnerRow> winner_rows(const DeviceInfo& device) const;
+
   // What an earlier run's probe of this device (same name, sm and sm_count) found: see DeviceInfo.
   [[nodiscard]] std::optional<bool> mma_denormals(const DeviceInfo& device) const;
   // Replaces what an earlier probe of this device measured.
@@ -123,6 +136,8 @@ class Store {
   void put_device_kernel(const DeviceInfo& device, std::string_view name,
                          const Compilation& compilation);
 
+  [[nodiscard]] bool has_device_kernel(const DeviceInfo& device, std::string_view name) const;
+
   // Writes what the runtime needs, and no more, as one read-only file that replaces `path` as a
   // whole. Throws Error{kNotFound} without winners, Error{kInvalidArgument} for its own path.
   void export_to(const std::string& path) const;
@@ -141,6 +156,8 @@ class Store {
     std::int64_t problem_id = 0;
   };
 
+  friend class Merge;
+
   explicit Store(Database database);
 
   [[nodiscard]] const Run& run_at(std::int64_t run) const;
@@ -149,6 +166,8 @@ class Store {
   Owner ensure_owner(std::int64_t run, const Problem& problem);
   void insert_compilation(const KernelConfig& config, const Compilation& compilation);
   void assign_stored_intervals(const Owner& owner);
+  // The same for every device and problem.
+  void renew_all_intervals();
 
   Database database_;
   std::vector<Run> runs_;

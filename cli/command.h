@@ -16,6 +16,8 @@ inline constexpr int kExitUntuned = 4;
 inline constexpr int kExitSlower = 5;
 inline constexpr int kExitUnclear = 6;
 inline constexpr int kExitMissing = 7;
+// Of lint, as for a file that cannot be read: but then nothing is on standard output.
+inline constexpr int kExitFindings = 1;
 
 // What to run once the command line has been read; returns the exit code.
 using Action = std::function<int()>;
@@ -29,6 +31,8 @@ void add_compare(CLI::App& app, Action& action);
 void add_replay(CLI::App& app, Action& action);
 void add_export(CLI::App& app, Action& action);
 void add_defaults(CLI::App& app, Action& action);
+void add_merge(CLI::App& app, Action& action);
+void add_lint(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 
 }  // namespace w4tune

@@ -13,8 +13,8 @@
 
 namespace {
 
-constexpr std::array kCommands = {"tune",    "bench",  "probe",  "show",     "inspect",
-                                  "compare", "replay", "export", "defaults", "doctor"};
+constexpr std::array kCommands = {"tune",   "bench",  "probe", "show", "inspect",  "compare",
+                                  "replay", "export", "merge", "lint", "defaults", "doctor"};
 
 int exit_code(w4tune::ErrorCode code) {
   switch (code) {
@@ -50,7 +50,9 @@ int run(int argc, char** argv) {
   w4tune::add_compare(app, action);
   w4tune::add_replay(app, action);
   w4tune::add_export(app, action);
+  w4tune::add_merge(app, action);
   w4tune::add_defaults(app, action);
+  w4tune::add_lint(app, action);
   w4tune::add_doctor(app, action);
   app.require_subcommand(1);
   app.set_version_flag("--version",

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 
@@ -31,6 +32,16 @@ std::pair<double, std::string> parse_quantity(const std::string& text, const cha
     invalid(fmt::format("{} '{}' is not a quantity. Write it like {}.", option, text, example));
   }
   return {value, text.substr(used)};
+}
+
+// -1 for what is no small whole number.
+int parse_number(const std::string& text) {
+  constexpr std::size_t kMostDigits = 6;
+  const bool is_number = !text.empty() && text.size() <= kMostDigits &&
+                         std::all_of(text.begin(), text.end(), [](char c) {
+                           return std::isdigit(static_cast<unsigned char>(c)) != 0;
+                         });
+  return is_number ? std::stoi(text) : -1;
 }
 
 std::pair<int, int> parse_shape(const std::string& text) {
@@ -180,6 +191,57 @@ bool is_named(const DeviceInfo& device, const std::string& name) {
   if (name.empty() || device.name == name) return true;
   const KnownDevice* known = find_known_device(name);
   return known != nullptr && known == find_known_device(device.name);
+}
+
+std::vector<int> parse_devices(const std::string& text) {
+  const int here = device_count();
+  if (here == 0) {
+    throw Error(ErrorCode::kNoDevice,
+                fmt::format("--devices: no GPU here: {}", no_device_reason()));
+  }
+  std::vector<int> ordinals;
+  if (text == "all") {
+    for (int ordinal = 0; ordinal < here; ++ordinal) ordinals.push_back(ordinal);
+  } else {
+    for (const std::string& part : CLI::detail::split(text, ',')) {
+      const int ordinal = parse_number(part);
+      if (ordinal < 0 || ordinal >= here) {
+        invalid(
+            fmt::format("--devices '{}': '{}' is no GPU from 0 to {}. Write it like --devices "
+                        "0,1 or --devices all.",
+                        text, part, here - 1));
+      }
+      if (std::find(ordinals.begin(), ordinals.end(), ordinal) == ordinals.end()) {
+        ordinals.push_back(ordinal);
+      }
+    }
+  }
+  const DeviceInfo first = query_device(ordinals.front());
+  for (const int ordinal : ordinals) {
+    const DeviceInfo other = query_device(ordinal);
+    if (other.name == first.name && other.sm == first.sm && other.sm_count == first.sm_count) {
+      continue;
+    }
+    invalid(
+        fmt::format("--devices '{}': GPU {} is a {} and GPU {} is a {}, which need different "
+                    "winners. Give each model a run of its own.",
+                    text, ordinals.front(), first.name, ordinal, other.name));
+  }
+  return ordinals;
+}
+
+Shard parse_shard(const std::string& text) {
+  const auto slash = text.find('/');
+  const Shard shard{
+      .index = parse_number(text.substr(0, slash)),
+      .count = slash == std::string::npos ? -1 : parse_number(text.substr(slash + 1))};
+  if (shard.index < 1 || shard.index > shard.count) {
+    invalid(
+        fmt::format("--shard '{}' is not I/N with I from 1 to N. Write it like --shard 1/4, the "
+                    "first of four.",
+                    text));
+  }
+  return shard;
 }
 
 Target find_target(const std::string& name) {

@@ -55,4 +55,17 @@ struct Target {
 // and Error{kInvalidArgument} for a name nobody knows.
 Target find_target(const std::string& name);
 
+// "0,2" or "all": the ordinals of GPUs that are here, each once. Throws Error{kNoDevice} without a
+// GPU, and Error{kInvalidArgument} for a text that is none, a GPU that is not here, or GPUs of
+// different models, which need different winners.
+std::vector<int> parse_devices(const std::string& text);
+
+// "2/4": the second of four.
+struct Shard {
+  int index = 0;
+  int count = 0;
+};
+// Throws Error{kInvalidArgument}.
+Shard parse_shard(const std::string& text);
+
 }  // namespace w4tune

@@ -69,7 +69,12 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   if (result.resumed) ++resumed_;
   if (quiet_) return;
   const Problem& problem = result.workload.problem;
-  if (problem != printed_) {
+  // Of several GPUs each line stands for itself.
+  const std::string head = result.by.empty()
+                               ? fmt::format("  M {:>4}", result.workload.m)
+                               : fmt::format("{}  [{}/{}] {} M {:>4}", result.by, index_ + 1,
+                                             total_, to_string(problem), result.workload.m);
+  if (problem != printed_ && result.by.empty()) {
     const std::string note = baseline_note(problem);
     const bool noted = result.baseline && !note.empty();
     line_.print(to_string(problem) + (noted ? fmt::format(" (baseline: {})", note) : ""));
@@ -77,7 +82,7 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   }
   if (!result.winner) {
     const int tried = result.evaluated + result.reused;
-    line_.print(fmt::format("  M {:>4}  untuned: {}", result.workload.m,
+    line_.print(fmt::format("{}  untuned: {}", head,
                             tried == 0
                                 ? "the budget was spent before"
                                 : fmt::format("{} of {} candidates failed", result.failed, tried)));
@@ -85,9 +90,8 @@ void Progress::on_result(const WorkloadResult& result, const TuneResult& /*so_fa
   }
   const Winner& winner = *result.winner;
   const char* kind = winner.provenance == Provenance::kPredicted ? "predicted" : "measured ";
-  std::string line =
-      fmt::format("  M {:>4}  {} {:>8.2f} us  {:>3.0f} % of floor", result.workload.m, kind,
-                  served_us(winner), 100.0 * winner.floor_us / served_us(winner));
+  std::string line = fmt::format("{}  {} {:>8.2f} us  {:>3.0f} % of floor", head, kind,
+                                 served_us(winner), 100.0 * winner.floor_us / served_us(winner));
   if (result.baseline) {
     line += fmt::format("  {:>5.2f}x {}", median(result.baseline->time_us) / served_us(winner),
                         result.baseline->name);

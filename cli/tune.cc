@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cli/command.h"
+#include "cli/fleet.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "core/stats.h"
@@ -42,6 +43,9 @@ struct Options {
   std::string budget;
   std::string max_workspace = "64M";
   std::string device_dir;
+  std::string shard;
+  std::string devices;
+  int member = -1;  // >= 0: the process for this GPU of a fleet
   int evaluations = TuneOptions{}.evaluations;
   std::string strategy = TuneOptions{}.strategy;
   std::vector<std::string> families;
@@ -158,10 +162,48 @@ void learn(DeviceInfo& device, const Store& store) {
   device.calibration = store.calibration(device);
 }
 
+// The GPUs that tune, and what they are.
+struct Crew {
+  Target target;
+  std::vector<int> ordinals;  // more than one: a process for each
+};
+
+Crew find_crew(const Options& options) {
+  Crew crew;
+  if (options.devices.empty() || options.member >= 0) {
+    crew.target = find_target(options.gpu);
+    if (crew.target.present && options.member >= 0) crew.target.ordinal = options.member;
+    return crew;
+  }
+  crew.ordinals = parse_devices(options.devices);
+  crew.target = {query_device(crew.ordinals.front()), true, crew.ordinals.front()};
+  if (options.gpu != "auto" && !is_named(crew.target.device, options.gpu)) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("--devices {}: GPU {} is a {}, and --gpu asks for {}. Leave one of them "
+                    "out.",
+                    options.devices, crew.target.ordinal, crew.target.device.name, options.gpu));
+  }
+  return crew;
+}
+
+TuneResult tune_by_many(const TuneOptions& tune, const std::vector<int>& ordinals, Store& store,
+                        TuneObserver& observer) {
+  const int threads = std::max(1, tune.threads / static_cast<int>(ordinals.size()));
+  std::vector<FleetMember> members;
+  for (const int ordinal : ordinals) members.push_back(member_like_this(ordinal, threads));
+  return lead_fleet(tune, store, members, observer);
+}
+
 int run(const Options& options) {
-  const Target target = find_target(options.gpu);
+  const Crew crew = find_crew(options);
+  const Target& target = crew.target;
   TuneOptions tune;
   tune.plan = options.plan.plan();
+  if (!options.shard.empty()) {
+    const Shard shard = parse_shard(options.shard);
+    tune.plan = shard_of(tune.plan, shard.index, shard.count);
+  }
   tune.device = target.device;
   tune.ordinal = target.ordinal;
   tune.evaluations = options.evaluations;
@@ -192,6 +234,12 @@ int run(const Options& options) {
   Store store = Store::open(options.db, Store::Mode::kReadWrite);
   learn(tune.device, store);
 
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+  if (options.member >= 0) {
+    follow_fleet(tune, store, !target.present);
+    return kExitOk;
+  }
   Progress progress(!target.present, options.quiet);
   Reporter reporter(progress, options.report, tune);
   if (!target.present) {
@@ -211,10 +259,10 @@ int run(const Options& options) {
     progress.on_warning(
         "cuBLASLt is not found, so nothing is compared with FP16: see 'w4tune doctor'");
   }
-  std::signal(SIGINT, on_interrupt);
-  std::signal(SIGTERM, on_interrupt);
-  const TuneResult result =
-      target.present ? tune_measured(tune, store, reporter) : tune_predicted(tune, store, reporter);
+  const TuneResult result = crew.ordinals.size() > 1
+                                ? tune_by_many(tune, crew.ordinals, store, reporter)
+                            : target.present ? tune_measured(tune, store, reporter)
+                                             : tune_predicted(tune, store, reporter);
   if (!options.report.empty()) write_report(options.report, reporter.report(result));
   if (options.json) {
     fmt::print("{}\n", reporter.report(result).dump(1));
@@ -237,6 +285,8 @@ void add_tune(CLI::App& app, Action& action) {
       "  w4tune --m 10,50 --shape 4096,1024 --budget 30s\n"
       "  w4tune --explain --m 10                 what the search space keeps, and why\n"
       "  w4tune --dependent --db chain.db        for serving with dependent_launch\n"
+      "  w4tune --devices all                    a process for each GPU that is here\n"
+      "  w4tune --shard 2/8 --db shard_2.db      the second of eight parts, for a cluster\n"
       "The same command again goes on where a killed run stopped.");
   command->add_option("--gpu", options->gpu, "auto, or one of: " + known_device_aliases())
       ->type_name("NAME")
@@ -265,8 +315,18 @@ void add_tune(CLI::App& app, Action& action) {
                    "Limit of a split's partials and of dequant_cublas's scratch (0: neither)")
       ->type_name("SIZE")
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "Compiler threads")
+  command
+      ->add_option("--shard", options->shard,
+                   "Tune this part of the plan alone; 'w4tune merge' joins the files")
+      ->type_name("I/N");
+  command
+      ->add_option("--devices", options->devices,
+                   "Tune on several GPUs of one model, a process for each: 0,1,... or all")
+      ->type_name("LIST");
+  command->add_option("--member", options->member)->group("");  // see cli/fleet.h
+  command->add_option("--threads", options->threads, "Compiler threads, of all GPUs together")
       ->check(CLI::Range(1, 1024))
+      ->take_last()
       ->capture_default_str();
   command
       ->add_option("--seed", options->seed,

@@ -85,6 +85,11 @@ std::vector<WeightedValue> bootstrap_median(std::vector<double> samples) {
   return atoms;
 }
 
+bool LogRatio::takes(const std::vector<double>& samples) {
+  return !samples.empty() &&
+         std::all_of(samples.begin(), samples.end(), [](double sample) { return sample > 0.0; });
+}
+
 LogRatio::LogRatio(const std::vector<double>& a, const std::vector<double>& b, double shared_error)
     : a_(log_median(a)),
       b_(log_median(b)),

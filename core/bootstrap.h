@@ -24,6 +24,9 @@ std::vector<WeightedValue> bootstrap_median(std::vector<double> samples);
 // resampling can see because all samples of a side share it: what sets one run apart from the next.
 class LogRatio {
  public:
+  // Whether these can be a side: there are some, and all are positive.
+  static bool takes(const std::vector<double>& samples);
+
   // Requires positive samples on both sides; `shared_error` is a standard deviation of the log.
   LogRatio(const std::vector<double>& a, const std::vector<double>& b, double shared_error);
 

@@ -56,10 +56,17 @@ inline bool beats(double time_us, double other_us) {
 inline double served_us(const Winner& winner) {
   return winner.composite ? winner.composite->time_us_median : winner.time_us_median;
 }
+inline const std::vector<double>& served_samples(const Winner& winner) {
+  return winner.composite ? winner.composite->time_us : winner.time_us;
+}
 // The composite as text where there is one, else the candidate.
 std::string served_text(const Winner& winner);
 
 inline constexpr int kUnboundedM = 1 << 30;
+
+// What the protocol's text of a measured winner holds where candidates were launched dependently. A
+// file has, for one device, winners of one way to launch: the fastest of one are not the other's.
+inline constexpr std::string_view kDependentText = "candidates as dependent launches";
 
 // Sets m_lo and m_hi of the winners of one Problem, sorted by m: an M between two tuned ones is
 // served by the next larger tuned M, whose time bounds it from above; the largest serves all

@@ -59,6 +59,7 @@ struct WorkloadResult {
   int failed = 0;                       // candidates that did not work
   int reused = 0;                       // candidates known from an earlier run
   bool resumed = false;                 // taken from the cache as a whole
+  std::string by;                       // which GPU of several tuned it: "gpu1"
   std::optional<Lines> lines;           // from bench alone
   std::vector<Prediction> predictions;  // of all trials that worked, also of earlier runs
 };

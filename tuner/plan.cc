@@ -3,9 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "core/check.h"
+#include "templates/cost.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -124,6 +129,64 @@ Plan read_plan(const std::string& path) {
   }
   if (plan.workloads.empty()) invalid(fmt::format("plan {} has no workloads.", path));
   return plan;
+}
+
+double tuning_cost(const Workload& workload) {
+  // A middling GPU's figures. At 100 us a launch, measuring costs about as much as the rest.
+  constexpr double kGbps = 1500.0;
+  constexpr double kTflops = 300.0;
+  constexpr double kEvenUs = 100.0;
+  return 1.0 + floor_us(workload, kGbps, kTflops) / kEvenUs;
+}
+
+std::size_t leading_part(const std::vector<Workload>& workloads, std::size_t first,
+                         std::size_t last, double share) {
+  double total = 0.0;
+  for (std::size_t i = first; i < last; ++i) total += tuning_cost(workloads[i]);
+  const double wanted = share * total;
+  // The end that is nearest, and the nearest one between two problems.
+  std::size_t best = first + 1;
+  std::optional<std::size_t> between;
+  double best_miss = std::numeric_limits<double>::infinity();
+  double between_miss = 0.1 * wanted;
+  double cost = 0.0;
+  for (std::size_t end = first + 1; end <= last; ++end) {
+    cost += tuning_cost(workloads[end - 1]);
+    const double miss = std::abs(cost - wanted);
+    if (miss < best_miss) {
+      best_miss = miss;
+      best = end;
+    }
+    const bool parts = end == last || workloads[end].problem != workloads[end - 1].problem;
+    if (parts && miss <= between_miss) {
+      between_miss = miss;
+      between = end;
+    }
+  }
+  return between.value_or(best) - first;
+}
+
+Plan shard_of(const Plan& plan, int index, int count) {
+  const auto& workloads = plan.workloads;
+  W4_CHECK(index >= 1 && index <= count, "a shard is numbered from 1 to the number of shards");
+  if (static_cast<std::size_t>(count) > workloads.size()) {
+    invalid(fmt::format("--shard {}/{}: the plan has {} workloads, so at most {} shards.", index,
+                        count, workloads.size(), workloads.size()));
+  }
+  Plan shard{plan.name, {}};
+  std::size_t first = 0;
+  for (int part = 1; part <= index; ++part) {
+    const auto parts_left = static_cast<std::size_t>(count - part + 1);
+    const std::size_t length = std::min(
+        leading_part(workloads, first, workloads.size(), 1.0 / static_cast<double>(parts_left)),
+        workloads.size() - first - (parts_left - 1));  // one workload at least for each
+    if (part == index) {
+      const auto begin = workloads.begin() + static_cast<std::ptrdiff_t>(first);
+      shard.workloads.assign(begin, begin + static_cast<std::ptrdiff_t>(length));
+    }
+    first += length;
+  }
+  return shard;
 }
 
 std::vector<Problem> problems_of(const Plan& plan) {

@@ -35,6 +35,23 @@ Plan model_plan(const std::string& model, const PlanOverrides& overrides);
 // can't be read and Error{kInvalidArgument} naming the entry that does not fit.
 Plan read_plan(const std::string& path);
 
+// What tuning a workload is expected to take beside the others: the same for each, because
+// compiling does not depend on M, and more in proportion to the time of a launch. No GPU's figures
+// enter, so every machine has the same costs.
+double tuning_cost(const Workload& workload);
+
+// The length of the first part of workloads [first, last), which go on after it, that costs about
+// `share` of the costs of them all, 0 < share <= 1: at least one. The end lies between two problems
+// where one lies within a tenth of the part from where it would lie else, because the Ms of one
+// problem start from each other's winners; else between two Ms of a problem.
+std::size_t leading_part(const std::vector<Workload>& workloads, std::size_t first,
+                         std::size_t last, double share);
+
+// Part `index` of `count`, from 1: a stretch of the plan. The parts of one plan cost about the
+// same, have no workload in common, and are the whole plan together; every machine divides it
+// alike. Throws Error{kInvalidArgument} where there are more parts than workloads.
+Plan shard_of(const Plan& plan, int index, int count);
+
 // The distinct problems of a plan, in order.
 std::vector<Problem> problems_of(const Plan& plan);
 // The tuned M of one problem, ascending.

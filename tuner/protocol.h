@@ -11,9 +11,9 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "core/hash.h"
+#include "core/winner.h"
 
 namespace w4tune {
 
@@ -28,9 +28,6 @@ struct Protocol {
   // Candidates are launched to begin before the launch before has ended (sm_90), as in a chain of
   // layers: other kernels are then the fastest.
   bool dependent = false;
-
-  // What the text of such a protocol holds.
-  static constexpr std::string_view kDependentText = "candidates as dependent launches";
 
   [[nodiscard]] std::string text() const {
     return fmt::format(

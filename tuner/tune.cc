@@ -99,8 +99,7 @@ class MeasuredRun {
                       options_.device.name, options_.device.sm / 10, options_.device.sm % 10));
     }
     for (const std::string& protocol : store_.winner_protocols(options_.device)) {
-      const bool other =
-          (protocol.find(Protocol::kDependentText) != std::string::npos) != dependent;
+      const bool other = (protocol.find(kDependentText) != std::string::npos) != dependent;
       if (!other) continue;
       throw Error(
           ErrorCode::kInvalidArgument,

@@ -490,5 +490,47 @@ TEST(Store, AKilledWriterLosesNothing) {
   }
 }
 
+// Two tuners on one new file, whose Ms interleave: nothing is lost, and the Ms are divided as if
+// one had stored them all.
+TEST(Store, TwoWritersAtOnceLoseNothing) {
+  const Folder folder;
+  const std::string path = folder.file("w4tune.db");
+  constexpr int kRows = 60;
+  std::vector<pid_t> children;
+  for (int writer = 0; writer < 2; ++writer) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    auto store = Store::open(path, Store::Mode::kReadWrite);
+    RunInfo info = samples::run_info();
+    info.started_at = writer == 0 ? "first" : "second";
+    const auto run = store.begin_run(info);
+    for (int i = 0; i < kRows; ++i) {
+      const int m = 2 * i + writer + 1;
+      store.put_compilation(samples::config(), samples::compilation());  // both have the same
+      store.put_trial(run, samples::trial(16 + i, m));
+      store.put_winners(run, samples::problem(), {samples::winner(m, Provenance::kMeasured)});
+      if (store.winners(samples::device()).empty()) ::_exit(3);
+    }
+    ::_exit(0);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
+  auto store = Store::open(path, Store::Mode::kReadWrite);
+  const auto found = store.winners(samples::device());
+  ASSERT_EQ(found.size(), 2U * kRows);
+  const auto run = store.begin_run(samples::run_info());
+  for (int i = 0; i < 2 * kRows; ++i) {
+    const Winner& winner = found[static_cast<std::size_t>(i)];
+    EXPECT_EQ(winner.m, i + 1);
+    EXPECT_EQ(winner.m_lo, i + 1);
+    EXPECT_EQ(winner.m_hi, i + 1 == 2 * kRows ? kUnboundedM : i + 1);
+    EXPECT_EQ(store.trials(run, {samples::problem(), i + 1}).size(), 1U);
+  }
+  EXPECT_EQ(store.winner_runs(samples::device()).size(), 2U);
+}
+
 }  // namespace
 }  // namespace w4tune

@@ -35,8 +35,8 @@ int lines(const std::string& text) {
 
 TEST(Cli, HelpExplainsEveryCommandWithExamples) {
   EXPECT_EQ(w4tune_run("--help").exit_code, 0);
-  for (const char* command :
-       {"tune", "bench", "probe", "show", "inspect", "compare", "replay", "export", "doctor"}) {
+  for (const char* command : {"tune", "bench", "probe", "show", "inspect", "compare", "replay",
+                              "export", "merge", "lint", "doctor"}) {
     const CommandResult help = w4tune_run(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find(std::string("w4tune ") + command), std::string::npos) << help.out;
@@ -66,11 +66,20 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
                                 "replay x.json --strategy simplex",
                                 "--strategy simplex --gpu a40",
                                 "--family nonsense --gpu a40",
+                                "--shard 0/4 --gpu a40",
+                                "--shard 5/4 --gpu a40",
+                                "--shard two --gpu a40",
+                                "--shard 1/99 --m 1 --gpu a40",
+                                "merge",
+                                "merge only_out.db",
+                                "lint a.db b.db",
                                 "--family wgmma --gpu a40"}) {
     const CommandResult outcome = w4tune_run(std::string(arguments) + " --db " + temp("usage.db"));
     const bool takes_db = std::string(arguments).rfind("inspect", 0) != 0 &&
                           std::string(arguments).rfind("compare", 0) != 0 &&
-                          std::string(arguments).rfind("replay", 0) != 0;
+                          std::string(arguments).rfind("replay", 0) != 0 &&
+                          std::string(arguments).rfind("merge", 0) != 0 &&
+                          std::string(arguments).rfind("lint", 0) != 0;
     const CommandResult plain = takes_db ? outcome : w4tune_run(arguments);
     EXPECT_EQ(plain.exit_code, 2) << arguments << ": " << plain.out;
     EXPECT_EQ(lines(plain.out), 1) << arguments << ": " << plain.out;
@@ -82,6 +91,7 @@ TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
   for (const std::string& arguments :
        {std::string("show --db /no/such.db"), std::string("export x.db --db /no/such.db"),
         std::string("compare /no/a.json /no/b.json"), std::string("replay /no/space.json.gz"),
+        std::string("lint /no/such.db"), std::string("merge never.db /no/such.db"),
         std::string("--gpu a40 --plan /no/plan.json")}) {
     const CommandResult outcome = w4tune_run(arguments);
     EXPECT_EQ(outcome.exit_code, 1) << arguments << ": " << outcome.out;
@@ -96,6 +106,9 @@ TEST(Cli, WithoutAGpuAutoSaysSoAndNamesTheRemedy) {
   EXPECT_EQ(lines(outcome.out), 1);
   EXPECT_NE(outcome.out.find("--gpu a40"), std::string::npos);
   EXPECT_EQ(w4tune_run("bench --db " + temp("none.db")).exit_code, 3);
+  const CommandResult devices = w4tune_run("--devices all --db " + temp("none.db"));
+  EXPECT_EQ(devices.exit_code, 3) << devices.out;
+  EXPECT_EQ(lines(devices.out), 1);
   const CommandResult probe = w4tune_run("probe --db " + temp("none.db"));
   EXPECT_EQ(probe.exit_code, 3) << probe.out;
   EXPECT_EQ(lines(probe.out), 1) << probe.out;
@@ -291,6 +304,42 @@ TEST(Cli, InterruptKeepsWhatIsThereAndTheSameCommandGoesOn) {
   ASSERT_EQ(w4tune_run(command).exit_code, 0);
   const auto shown = nlohmann::json::parse(w4tune_run("show --json --db " + db, "2>/dev/null").out);
   EXPECT_EQ(shown.at(0).at("winners").size(), 16U);
+}
+
+// As a cluster does it: shards tuned apart, merged, and then one more time, all from the cache.
+TEST(Cli, ShardsAreMergedToWhatOneRunFinds) {
+  if (device_count() > 0 && query_device(0).name == "NVIDIA A40") GTEST_SKIP() << "this is an A40";
+  const std::string plan = "--gpu a40 --m 1,10,50 --shape 4096,1024 --op gemm,geglu";
+  const std::string whole = temp("whole.db");
+  const std::string merged = temp("merged.db");
+  std::string shards;
+  for (const std::string& stale : {whole, merged}) fs::remove(stale);
+  for (int index = 1; index <= 3; ++index) {
+    const std::string db = temp("shard_" + std::to_string(index) + ".db");
+    fs::remove(db);
+    const CommandResult tuned =
+        w4tune_run(plan + " --shard " + std::to_string(index) + "/3 --db " + db);
+    ASSERT_EQ(tuned.exit_code, 0) << tuned.out;
+    shards += " " + db;
+  }
+  ASSERT_EQ(w4tune_run(plan + " --db " + whole).exit_code, 0);
+  const CommandResult text = w4tune_run("merge " + merged + shards);
+  ASSERT_EQ(text.exit_code, 0) << text.out;
+  EXPECT_NE(text.out.find("inputs 3, GPUs 1, winners 6, trials 0, conflicts 0"), std::string::npos)
+      << text.out;
+  EXPECT_EQ(w4tune_run("show --json --db " + merged, "2>/dev/null").out,
+            w4tune_run("show --json --db " + whole, "2>/dev/null").out);
+  const CommandResult clean = w4tune_run("lint " + merged);
+  EXPECT_EQ(clean.exit_code, 0) << clean.out;
+  EXPECT_EQ(nlohmann::json::parse(w4tune_run("lint --json " + merged, "2>/dev/null").out),
+            nlohmann::json::array());
+  const auto again = nlohmann::json::parse(
+      w4tune_run("merge --json " + merged + " " + merged + shards, "2>/dev/null").out);
+  EXPECT_EQ(again.at("inputs"), 4);
+  EXPECT_EQ(again.at("winners"), 6);
+  const CommandResult refused = w4tune_run("merge " + merged + shards);
+  EXPECT_EQ(refused.exit_code, 2) << refused.out;
+  EXPECT_EQ(lines(refused.out), 1) << refused.out;
 }
 
 TEST(Cli, InspectShowsSourceAndResources) {

@@ -142,6 +142,42 @@ TEST(Golden, Show) {
   expect_golden("show.json", output_of("show --json --db " + db));
 }
 
+// Files with another winner for one cell, told apart and not, and what lint says of what comes out.
+TEST(Golden, MergeAndLint) {
+  const samples::Folder folder;
+  const auto write = [&](const char* name, double first_us, double second_us, const char* date) {
+    Store store = Store::open(folder.file(name), Store::Mode::kReadWrite);
+    RunInfo info = samples::run_info();
+    info.started_at = date;
+    const std::int64_t run = store.begin_run(info);
+    store.put_compilation(samples::config(), samples::compilation());
+    for (const auto& [m, time_us] : {std::pair{16, first_us}, {64, second_us}}) {
+      Winner winner = samples::winner(m, Provenance::kMeasured);
+      winner.time_us_median = time_us;
+      winner.time_us.clear();
+      for (int i = -12; i <= 12; ++i) winner.time_us.push_back(time_us * (1.0 + 0.0002 * i));
+      store.put_winners(run, winner.problem, {winner});
+    }
+    Winner predicted = samples::winner(64, Provenance::kPredicted);
+    predicted.time_us = {};
+    predicted.time_us_median = second_us;
+    store.put_winners(run, predicted.problem, {predicted});
+  };
+  write("a.db", 30.0, 28.02, "2026-01-01T00:00:00Z");
+  write("b.db", 33.0, 28.0, "2026-01-02T00:00:00Z");
+  const std::string command = "cd " + folder.path().string() + " && " + W4TUNE_CLI;
+  expect_golden("merge.txt", run_command(command + " merge out.db a.db b.db 2>&1").out);
+  const auto merged =
+      nlohmann::json::parse(run_command(command + " merge --json again.db b.db a.db").out);
+  ASSERT_EQ(merged.at("conflicts").size(), 3U);
+  EXPECT_EQ(merged.at("conflicts").at(0).at("kept").at("file"), "a.db");
+  EXPECT_EQ(merged.at("conflicts").at(0).at("because"), "faster");
+  EXPECT_NEAR(merged.at("conflicts").at(0).at("others").at(0).at("slower_by"), 0.1, 1e-9);
+  EXPECT_TRUE(merged.at("conflicts").at(2).at("others").at(0).at("interval").is_null());
+  expect_golden("lint.txt", run_command(command + " lint out.db 2>&1").out);
+  expect_golden("lint.json", run_command(command + " lint --json out.db 2>&1").out);
+}
+
 // Two reports with every verdict, a row of another clock, one without samples, and rows without a
 // partner.
 TEST(Golden, Compare) {
@@ -179,6 +215,8 @@ TEST(Golden, Help) {
   expect_golden("help_show.txt", output_of("show --help"));
   expect_golden("help_replay.txt", output_of("replay --help"));
   expect_golden("help_export.txt", output_of("export --help"));
+  expect_golden("help_merge.txt", output_of("merge --help"));
+  expect_golden("help_lint.txt", output_of("lint --help"));
 }
 
 }  // namespace

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <random>
 
 #include "w4tune/error.h"
 
@@ -96,6 +98,90 @@ TEST(Plan, SaysWhatIsWrongWithAFileAndWhere) {
   EXPECT_NE(error_of(R"({"workloads": [{"n": 64, "k": 100, "m": 1}]})").find("K = 100"),
             std::string::npos);
   EXPECT_THROW(read_plan("/no/such/plan.json"), Error);
+}
+
+// Every workload is in one shard, in order, no shard is empty, and none costs much more than its
+// part.
+void expect_divided(const Plan& plan, int count) {
+  std::vector<Workload> all;
+  double total = 0.0;
+  double most = 0.0;
+  double largest = 0.0;
+  for (const Workload& workload : plan.workloads) {
+    total += tuning_cost(workload);
+    largest = std::max(largest, tuning_cost(workload));
+  }
+  for (int index = 1; index <= count; ++index) {
+    const Plan shard = shard_of(plan, index, count);
+    EXPECT_EQ(shard.name, plan.name);
+    EXPECT_FALSE(shard.workloads.empty()) << index << "/" << count;
+    double cost = 0.0;
+    for (const Workload& workload : shard.workloads) cost += tuning_cost(workload);
+    most = std::max(most, cost);
+    all.insert(all.end(), shard.workloads.begin(), shard.workloads.end());
+  }
+  EXPECT_EQ(all, plan.workloads) << count;
+  EXPECT_LE(most, 1.25 * total / count + largest) << count << " of " << plan.workloads.size();
+}
+
+TEST(Shard, DividesEveryPlan) {
+  std::mt19937 random(1);
+  const auto draw = [&](int lo, int hi) {
+    return std::uniform_int_distribution<int>(lo, hi)(random);
+  };
+  for (int round = 0; round < 50; ++round) {
+    PlanOverrides overrides;
+    for (int i = draw(1, 12); i > 0; --i) overrides.m.push_back(1 << draw(0, 12));
+    for (int i = draw(1, 6); i > 0; --i) {
+      overrides.shapes.emplace_back(64 * draw(1, 256), 128 * draw(1, 128));
+    }
+    if (draw(0, 1) == 1) overrides.ops = {Op::kGemm, Op::kGeglu};
+    const Plan plan = model_plan("pi05", overrides);
+    const int workloads = static_cast<int>(plan.workloads.size());
+    for (const int count : {1, 2, 3, 7, workloads / 2 + 1, workloads}) {
+      if (count <= workloads) expect_divided(plan, count);
+    }
+  }
+}
+
+TEST(Shard, DividesPi05EvenlyAndMostlyBetweenProblems) {
+  const Plan plan = model_plan("pi05", {});
+  for (int count = 1; count <= 114; ++count) expect_divided(plan, count);
+  for (const int count : {2, 3, 4, 8}) {
+    double total = 0.0;
+    std::vector<double> costs;
+    for (int index = 1; index <= count; ++index) {
+      costs.push_back(0.0);
+      for (const Workload& workload : shard_of(plan, index, count).workloads) {
+        costs.back() += tuning_cost(workload);
+      }
+      total += costs.back();
+    }
+    EXPECT_LE(*std::max_element(costs.begin(), costs.end()), 1.15 * total / count) << count;
+  }
+  // Problems of equal cost are not cut.
+  PlanOverrides even;
+  even.shapes = {{4096, 1024}, {1024, 4096}, {4096, 1024}, {2048, 2048}};
+  const Plan four = model_plan("pi05", even);
+  for (int index = 1; index <= 3; ++index) {
+    EXPECT_EQ(problems_of(shard_of(four, index, 3)).size(), 1U);
+  }
+}
+
+TEST(Shard, MoreShardsThanWorkloadsAreRefusedByEach) {
+  PlanOverrides overrides;
+  overrides.m = {1, 10};
+  overrides.shapes = {{4096, 1024}};
+  const Plan plan = model_plan("pi05", overrides);
+  for (const int index : {1, 3}) {
+    try {
+      shard_of(plan, index, 3);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(std::string(error.what()).find("at most 2 shards"), std::string::npos);
+    }
+  }
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ namespace {
 using namespace std::chrono_literals;
 
 Calibration stand_in_calibration() {
-  Calibration calibration = samples::sample_calibration();
+  Calibration calibration = sample_calibration();
   calibration.mma_source = "stand-in";
   return calibration;
 }

@@ -1,0 +1,2 @@
+-- A row for each reference that leads nowhere; "table" has it.
+PRAGMA foreign_key_check;

@@ -1,0 +1,1 @@
+PRAGMA synchronous = OFF;  -- a temporary file: it is synchronised as a whole before it is renamed

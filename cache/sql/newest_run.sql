@@ -1,0 +1,1 @@
+SELECT MAX(started_at) AS started_at FROM runs;

@@ -1,0 +1,57 @@
+// merge --measure on a GPU: two winners of one workload, one of them made slow on purpose.
+#include "tuner/retime.h"
+
+#include <gtest/gtest.h>
+
+#include "core/stats.h"
+#include "gpu/device.h"
+#include "tests/cache/samples.h"
+#include "tuner/tune.h"
+
+namespace w4tune {
+namespace {
+
+class Quiet final : public TuneObserver {
+ public:
+  void on_phase(const std::string& /*what*/) override {}
+  void on_ceilings(const Ceilings& /*ceilings*/) override {}
+  void on_workload(std::size_t /*index*/, std::size_t /*total*/, const Workload& /*workload*/,
+                   double /*floor_us*/) override {}
+  void on_candidate(const Trial& /*trial*/, int /*done*/, int /*planned*/,
+                    double /*best_us*/) override {}
+  void on_result(const WorkloadResult& /*row*/, const TuneResult& /*so_far*/) override {}
+  void on_warning(const std::string& /*message*/) override {}
+};
+
+TEST(Retime, TimesWhatIsStoredInTurns) {
+  if (device_count() == 0) GTEST_SKIP() << no_device_reason();
+  const samples::Folder folder;
+  Store store = Store::open(folder.file("retime.db"), Store::Mode::kReadWrite);
+  TuneOptions options;
+  PlanOverrides overrides;
+  overrides.m = {16};
+  overrides.shapes = {{4096, 1024}};
+  options.plan = model_plan("pi05", overrides);
+  options.device = query_device(0);
+  options.evaluations = 8;
+  options.threads = 8;
+  Quiet quiet;
+  const TuneResult result = tune_measured(options, store, quiet);
+  ASSERT_TRUE(result.rows.at(0).winner);
+  Entrant good{*result.rows[0].winner, {}};
+  good.winner.composite.reset();
+  good.cubin = store.find_compilation(good.winner.compilation_key)->cubin;
+  // The same kernel, told that a row of its tiles is twice as high: half of the output is missing.
+  Entrant wrong = good;
+  wrong.winner.footprint.row_tile *= 2;
+  Retimer retimer(0, options.device, Protocol{}, Retimer::workspace_for(good.winner));
+  const std::vector<Samples> samples = retimer.time({good, wrong, good});
+  ASSERT_EQ(samples.size(), 3U);
+  EXPECT_EQ(samples[0].time_us.size(), static_cast<std::size_t>(Protocol{}.final_samples));
+  EXPECT_TRUE(samples[1].time_us.empty()) << "it computes half of the rows";
+  const double ratio = median(samples[0].time_us) / median(samples[2].time_us);
+  EXPECT_NEAR(ratio, 1.0, 0.05) << "the same kernel takes the same time";
+}
+
+}  // namespace
+}  // namespace w4tune
