@@ -12,8 +12,8 @@
 
 namespace {
 
-constexpr std::array kCommands = {"tune",   "bench",  "show",     "inspect", "compare",
-                                  "replay", "export", "defaults", "doctor"};
+constexpr std::array kCommands = {"tune",   "bench",  "show",   "inspect",  "compare",
+                                  "report", "replay", "export", "defaults", "doctor"};
 
 int exit_code(w4tune::ErrorCode code) {
   switch (code) {
@@ -42,6 +42,7 @@ int run(int argc, char** argv) {
   w4tune::add_show(app, action);
   w4tune::add_inspect(app, action);
   w4tune::add_compare(app, action);
+  w4tune::add_report(app, action);
   w4tune::add_replay(app, action);
   w4tune::add_export(app, action);
   w4tune::add_defaults(app, action);
