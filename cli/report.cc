@@ -47,17 +47,20 @@ void write_plots(const fs::path& folder, const nlohmann::json& data) {
 }
 
 int write_page(const Options& options) {
-  const std::string path = find_report(options.a);
-  std::vector<ReportWithSearches> reports = {read(path, options.gpu)};
-  if (!options.b.empty()) reports.push_back(read(find_report(options.b), options.gpu));
-  const nlohmann::json data = report_data(reports);
-  const std::string out =
-      options.out.empty() ? fs::path(path).replace_extension(".html").string() : options.out;
-  if (fs::exists(out) && (fs::equivalent(out, path) ||
-                          (!options.b.empty() && fs::equivalent(out, find_report(options.b))))) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} is a report itself. Choose another file with -o.", out));
+  std::vector<std::string> paths = {find_report(options.a)};
+  if (!options.b.empty()) paths.push_back(find_report(options.b));
+  const std::string out = options.out.empty()
+                              ? fs::path(paths.front()).replace_extension(".html").string()
+                              : options.out;
+  std::vector<ReportWithSearches> reports;
+  for (const std::string& path : paths) {
+    reports.push_back(read(path, options.gpu));
+    if (fs::exists(out) && fs::equivalent(out, path)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{} is the report itself. Choose another file with -o.", out));
+    }
   }
+  const nlohmann::json data = report_data(reports);
   const std::string html = report_html(data);
   write_file(out, html);
   fmt::print("{}: {:.1f} MB\n", out, static_cast<double>(html.size()) * 1e-6);

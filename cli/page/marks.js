@@ -11,7 +11,7 @@
 var w4marks = (function (d3) {
   "use strict";
 
-  var kLetter = 7;    // width of a letter of the plots' text, pixels: of a wide type
+  var kLetter = 7.4;  // width of a letter of the plots' text, pixels: of a wide type
   var kLine = 13;     // height of a line of it
 
   // Joins in steps: the tool's interpreter copies everything joined so far for each part.
@@ -187,7 +187,8 @@ var w4marks = (function (d3) {
     return 14 + d3.max(labels, function (each) { return width(each.lines.join(" ")); });
   }
 
-  // Ticks of a logarithmic axis that leave room for their texts: all of 1, 2, 5 or powers of ten.
+  // Ticks of a logarithmic axis that leave room for their texts: all of 1, 2, 5 or powers of ten; over
+  // a short way even steps.
   function logTicks(domain, most) {
     var all = [];
     for (var e = Math.floor(Math.log(domain[0]) / Math.LN10) - 1; e <= 12; ++e) {
@@ -196,6 +197,7 @@ var w4marks = (function (d3) {
         if (value >= domain[0] * 0.999 && value <= domain[1] * 1.001) all.push(value);
       });
     }
+    if (all.length < 3) return d3.scale.linear().domain(domain).ticks(Math.min(most, 4));
     if (all.length <= most) return all;
     var powers = all.filter(function (value) {
       return Math.abs(value / Math.pow(10, Math.round(Math.log(value) / Math.LN10)) - 1) < 1e-9;
@@ -210,7 +212,7 @@ var w4marks = (function (d3) {
   function grid(count, total, least, height) {
     var most = Math.max(1, Math.min(count, Math.floor(total / least)));
     var across = Math.ceil(count / Math.ceil(count / most));
-    var size = total / across;
+    var size = Math.min(560, total / across);
     return {
       width: size,
       height: Math.ceil(count / across) * height,

@@ -579,6 +579,12 @@ var w4plots = (function (d3, w4) {
     var groups = doc.comparison.geometric_means;
     var rows = groups.by_problem.concat(groups.by_tokens, groups.all ? [groups.all] : []);
     if (!rows.length) return null;
+    var names = {};
+    problemsOf(doc.reports[0].rows).forEach(function (each) { names[each.key] = each.name; });
+    rows = rows.map(function (row) {
+      return {name: names[row.name] || row.name, workloads: row.workloads, ratio: row.ratio,
+              interval: row.interval};
+    });
     var figure = start("means", "Geometric means of the ratios",
                        "By problem, by tokens and of all, with 95 % intervals; right of 1, B is "
                        + "faster.", width);

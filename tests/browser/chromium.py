@@ -56,12 +56,6 @@ class Chromium:
             except OSError:
                 time.sleep(0.1)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
     def send(self, method, **parameters):
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
@@ -117,8 +111,8 @@ class Chromium:
         begin = time.monotonic()
         self.send("Page.navigate", url="file://" + os.path.abspath(path))
         while not self.run("document.documentElement?.dataset.ready === 'yes'"):
-            if time.monotonic() - begin > 60:
-                raise RuntimeError(f"{path} is not ready after a minute: {self.complaints}")
+            if time.monotonic() - begin > 30:
+                raise RuntimeError(f"{path} is not ready after 30 s: {self.complaints}")
             time.sleep(0.01)
         self.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         return time.monotonic() - begin
