@@ -16,7 +16,7 @@ std::string environment(const Report& report, const char* key) {
 }
 
 // Within a cell of a table: no bar ends it, and nothing is markup.
-std::string cell(std::string text) {
+std::string cell(const std::string& text) {
   std::string out;
   for (const char c : text) {
     if (std::string_view("|<>*_`[]").find(c) != std::string_view::npos) out += '\\';
@@ -40,13 +40,18 @@ std::string range_of_m(const Report& report) {
   return fmt::format("{}–{}", lo->workload.m, hi->workload.m);
 }
 
-// The columns over FP16: geometric mean, range, and where FP16 is faster; then the floor's.
+// The columns over FP16: geometric mean, range, where FP16 is faster, and as dependent launches;
+// then the floor's.
 std::string judged(const Report& report) {
   std::vector<double> ratios;
+  std::vector<double> chained;
   std::vector<double> shares;
   for (const ReportRow& row : report.rows) {
     const double us = row.timing.time_us_median;
     if (row.baseline) ratios.push_back(row.baseline->timing.time_us_median / us);
+    if (row.baseline && row.dependent_us) {
+      chained.push_back(row.baseline->timing.time_us_median / *row.dependent_us);
+    }
     if (row.floor_us) shares.push_back(*row.floor_us / us);
   }
   std::string out = "| – | – | – |";
@@ -56,6 +61,7 @@ std::string judged(const Report& report) {
         "| {:.2f}× | {:.2f}–{:.2f}× | {} |", geometric_mean(ratios), *lo, *hi,
         std::count_if(ratios.begin(), ratios.end(), [](double ratio) { return ratio < 1.0; }));
   }
+  out += chained.empty() ? " – |" : fmt::format(" {:.2f}× |", geometric_mean(chained));
   return out + (shares.empty() ? " – |" : fmt::format(" {:.0f} % |", 100.0 * median(shares)));
 }
 
@@ -76,10 +82,12 @@ std::string folder_summary(const std::vector<SummarisedReport>& reports) {
   std::string out =
       "# Reports\n\nWritten by `w4tune report --folder`; do not edit. `over FP16` is the geometric "
       "mean of cuBLASLt FP16's time over ours, `FP16 faster` in how many workloads it is below 1, "
+      "`chained` the "
+      "mean where each launch may begin before the one before has ended, "
       "`of floor` the median share.\n\n"
       "| report | GPU | date | commit | provenance | problems | M | workloads | over FP16 | range "
       "| "
-      "FP16 faster | of floor |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+      "FP16 faster | chained | of floor |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
   for (const SummarisedReport& each : reports) out += line(each);
   for (const SummarisedReport& each : reports) {
     const bool compared =

@@ -37,6 +37,12 @@
                `geometric mean of ${ratios.length}, ${d3.min(ratios).toFixed(2)}–${d3.max(ratios).toFixed(2)}`),
           fact("FP16 is faster in", `${slower} of ${ratios.length}`, "workloads"));
     }
+    const chained = report.rows.filter((row) => row.chained_us && row.baselines.length)
+        .map((row) => row.baselines[0].us / row.chained_us);
+    if (chained.length) {
+      list.append(fact("As dependent launches", w4marks.ratio(geometricMean(chained)),
+                       `over FP16, ${d3.min(chained).toFixed(2)}–${d3.max(chained).toFixed(2)}`));
+    }
     const shares = report.rows.filter((row) => row.floor_us).map((row) => row.floor_us / row.us);
     if (shares.length) {
       list.append(fact("Share of the floor", w4marks.percent(d3.median(shares)),
@@ -139,6 +145,7 @@
             ? "No GPU ran: every time is the cost model’s word, and nothing was compared with FP16."
             : "Some times are the cost model’s word; hovering a mark says which.");
     if (report.assumed.length) {
+      banner.append(" It assumes:");
       banner.append(make("ul", {}, ...report.assumed.map((line) => make("li", {}, line))));
     }
     return [banner];
@@ -386,8 +393,5 @@
     views.forEach(draw);
   });
   document.addEventListener("scroll", () => { if (said) say(said.view, said.mark); }, {capture: true, passive: true});
-  window.addEventListener("beforeprint", () => {
-    views.forEach((each) => { each.details.open = true; });
-  });
   document.documentElement.dataset.ready = "yes";
 })();

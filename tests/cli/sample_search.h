@@ -32,7 +32,7 @@ inline Trial sample_search_trial(const Workload& workload, int i) {
     slower += std::abs(value - best) * (family == std::string("gemv") ? 0.2 : 0.07);
   }
   trial.candidate.schedule = {digit() + 1, 1};
-  const double us = 20.0 * (1.0 + slower + 0.03 * trial.candidate.schedule.split_k);
+  const double us = 27.0 * (1.0 + slower + 0.03 * trial.candidate.schedule.split_k);
   trial.time_us = {us * 0.99, us, us * 1.01};
   trial.clock_mhz = {1740.0, 1740.0, 1740.0};
   if (i % 13 == 5) {
