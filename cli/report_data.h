@@ -1,5 +1,5 @@
 // What a page of plots is made from: one or two reports, and the trials behind them, as one JSON
-// document. cli/page/plots.js reads it.
+// document. the scripts of cli/page/ read it.
 //
 //   reports      [{name, provenance, environment, assumed, rows, searches}]
 //     provenance measured, predicted, or mixed

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -19,6 +19,9 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kLibrary = "d3.min.js";
+// What draws, in an order that defines before it uses.
+constexpr std::array kPlotScripts = {"marks.js",  "rows.js",       "plots.js",
+                                     "search.js", "difference.js", "figures.js"};
 constexpr double kPlotWidth = 960.0;  // of an SVG file, pixels
 
 void replace_all(std::string& text, std::string_view what, std::string_view with) {
@@ -102,24 +105,27 @@ std::string report_html(const json& data) {
   const std::string document = embedded(data);
   // Nobody can know it before the data is known, and it is the same for the same data.
   const std::string nonce = sha256_hex(document).substr(0, 32);
-  const auto script = [](std::string_view name) { return std::string(page::text(name)); };
+  const auto file = [](std::string_view name) { return std::string(page::text(name)); };
+  std::string script;
+  for (const char* name : kPlotScripts) script += file(name);
   return filled(page::text("page.html"),
                 {{"nonce", nonce},
                  {"title", escaped(title_of(data))},
-                 {"style", script("plots.css") + script("page.css")},
+                 {"style", file("plots.css") + file("page.css")},
                  {"tool", fmt::format("w4tune {} ({})", kVersion, kCommit)},
-                 {"licence", escaped(script("copyright"))},
+                 {"licence", escaped(file("copyright"))},
                  {"data", document},
-                 {"d3", script(kLibrary)},
-                 {"script", script("marks.js") + script("plots.js") + script("page.js")}});
+                 {"d3", file(kLibrary)},
+                 {"script", script + file("page.js")}});
 }
 
 std::vector<PlotFile> report_plots(const json& data) {
   Script script;
-  for (const char* name : {kLibrary, "marks.js", "plots.js"}) script.run(name, page::text(name));
+  script.run(kLibrary, page::text(kLibrary));
+  for (const char* name : kPlotScripts) script.run(name, page::text(name));
   const std::string style = without_variables(page::text("plots.css"));
   std::vector<PlotFile> files;
-  const std::string figures = script.call("w4plots", "files", embedded(data), kPlotWidth);
+  const std::string figures = script.call("w4figures", "files", embedded(data), kPlotWidth);
   for (const json& figure : json::parse(figures)) {
     std::string svg = figure.at("svg").get<std::string>();
     svg.insert(svg.find('>') + 1,

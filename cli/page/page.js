@@ -1,12 +1,12 @@
 // Builds the page: the head from the report's environment, and for each figure its plot, its table,
 // and what a pointer or the arrow keys say of a mark. Text reaches the document as text, never as
-// markup, except for the SVG of plots.js, which escapes.
+// markup, except for the SVG of the plots, which marks.js escapes.
 (function () {
   "use strict";
 
   const doc = JSON.parse(document.getElementById("data").textContent);
   const page = document.getElementById("page");
-  const choice = w4plots.firstChoice(doc);
+  const choice = w4figures.firstChoice(doc);
   const kMostRows = 500;  // of a table
 
   // make("p", {class: "note"}, "text", child, ...)
@@ -15,6 +15,11 @@
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     node.append(...content);
     return node;
+  }
+
+  // What is wider or longer than its place, and can be scrolled by keys.
+  function scrolling(name, content, kind) {
+    return make("div", {class: `scroll ${kind}`, tabindex: "0", role: "region", "aria-label": name}, content);
   }
 
   // --- the head ---
@@ -29,7 +34,7 @@
 
   function facts(report) {
     const list = make("dl", {class: "facts"});
-    const ratios = report.rows.map(w4plots.speedupOf).filter((value) => value !== null);
+    const ratios = report.rows.map(w4rows.speedupOf).filter((value) => value !== null);
     if (ratios.length) {
       const slower = ratios.filter((value) => value < 1).length;
       list.append(
@@ -54,7 +59,8 @@
                        `median, ${d3.format(",.0f")(d3.min(clocks))} to ${d3.format(",.0f")(d3.max(clocks))}`));
     }
     const problems = new Set(report.rows.map((row) => row.problem)).size;
-    list.append(fact("Workloads", d3.format(",")(report.rows.length), `${problems} problem${problems === 1 ? "" : "s"}`));
+    list.append(fact("Workloads", d3.format(",")(report.rows.length),
+                     `${problems} problem${problems === 1 ? "" : "s"}`));
     return list;
   }
 
@@ -118,10 +124,10 @@
       texts.forEach((text) => row.append(make("td", {}, differs ? make("b", {}, text) : text)));
       body.append(row);
     }
-    const letters = w4plots.letters.map((letter) => make("th", {scope: "col"}, letter));
+    const letters = w4rows.letters.map((letter) => make("th", {scope: "col"}, letter));
     const table = make("table", {class: "plain"},
         make("thead", {}, make("tr", {}, make("th", {}), ...letters)), body);
-    return make("div", {class: "environment scroll", tabindex: "0", role: "region", "aria-label": "Environment"}, table);
+    return scrolling("Environment", table, "environment");
   }
 
   function environmentList(report) {
@@ -129,9 +135,14 @@
     for (const key of environmentKeys()) {
       const text = environmentText(key, report.environment[key]);
       if (text === "—") continue;
-      list.append(make("div", text.length > 40 ? {class: "long"} : {}, make("dt", {}, kNames[key] || key), make("dd", {}, text)));
+      list.append(make("div", text.length > 40 ? {class: "long"} : {},
+                       make("dt", {}, kNames[key] || key), make("dd", {}, text)));
     }
     return list;
+  }
+
+  function dayOf(report) {
+    return (report.environment.date || "").slice(0, 10);
   }
 
   function badge(report) {
@@ -156,13 +167,13 @@
     if (doc.reports.length === 1) {
       const report = doc.reports[0];
       header.append(make("h1", {}, report.environment.gpu || report.name, badge(report)),
-                    make("p", {class: "sub"}, `${report.name}, ${(report.environment.date || "").slice(0, 10)}`),
+                    make("p", {class: "sub"}, `${report.name}, ${dayOf(report)}`),
                     ...assumptions(report), facts(report), environmentList(report));
     } else {
       header.append(make("h1", {}, "B against A"));
       doc.reports.forEach((report, i) => {
-        header.append(make("p", {class: "sub"}, make("b", {}, w4plots.letters[i]),
-                           ` ${report.name}: ${report.environment.gpu || ""}, ${(report.environment.date || "").slice(0, 10)}`,
+        header.append(make("p", {class: "sub"}, make("b", {}, w4rows.letters[i]),
+                           ` ${report.name}: ${report.environment.gpu || ""}, ${dayOf(report)}`,
                            badge(report)));
       });
       if (!doc.comparison.same_protocol) {
@@ -189,7 +200,7 @@
         make("thead", {}, make("tr", {}, ...head.map((text, i) => make("th", {scope: "col", ...kind(i)}, text)))),
         make("tbody", {}, ...rows.slice(0, kMostRows).map(
             (row) => make("tr", {}, ...row.map((text, i) => make("td", kind(i), text))))));
-    return make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${figure.title}`}, table);
+    return scrolling(`Table: ${figure.title}`, table, "");
   }
 
   // --- what a mark says ---
@@ -208,7 +219,8 @@
     const x = box.left + mark.x * scale;
     const above = box.top + (mark.y - mark.h / 2) * scale - tip.offsetHeight - 8;
     const below = box.top + (mark.y + mark.h / 2) * scale + 8;
-    const left = Math.max(8, Math.min(x - tip.offsetWidth / 2, document.documentElement.clientWidth - tip.offsetWidth - 8));
+    const most = document.documentElement.clientWidth - tip.offsetWidth - 8;
+    const left = Math.max(8, Math.min(x - tip.offsetWidth / 2, most));
     tip.style.transform = `translate(${left}px, ${above > 8 ? above : below}px)`;
     const pad = mark.w > 12 ? 0 : 4;
     const cursor = view.cursor;
@@ -319,7 +331,8 @@
     view.svg.setAttribute("tabindex", "0");
     view.svg.setAttribute("role", "img");
     view.svg.setAttribute("aria-label",
-        `${figure.label}: a plot of ${figure.marks.length} marks. Arrow keys go from mark to mark; the table below holds the values.`);
+        `${figure.label}: a plot of ${figure.marks.length} marks. Arrow keys go from mark to mark; `
+        + "the table below holds the values.");
     view.cursor = document.createElementNS(kFrameName, "rect");
     view.cursor.setAttribute("class", "cursor");
     const rows = figure.table.rows.length;
@@ -350,18 +363,20 @@
   function choices(id) {
     const searches = doc.reports[0].searches;
     if (id === "progress" && searches.length > 1) {
-      return [select("Workload", searches.map((set, i) => [String(i), set.workload]), String(choice.search), (value) => {
+      const options = searches.map((set, i) => [String(i), set.workload]);
+      return [select("Workload", options, String(choice.search), (value) => {
         choice.search = Number(value);
         choice.family = "";
         redrawSearch();
       })];
     }
     if (id !== "landscape") return [];
-    const families = w4plots.searchedFamilies(searches[choice.search]);
+    const families = w4search.families(searches[choice.search]);
     if (!families.includes(choice.family)) {
-      choice.family = w4plots.bestSoFar(w4plots.trialsOf(searches[choice.search])).pop().family;
+      choice.family = w4search.bestFamily(searches[choice.search]);
     }
-    return [select("Kernel family", families.map((family) => [family, family]), choice.family, (value) => {
+    const options = families.map((family) => [family, family]);
+    return [select("Kernel family", options, choice.family, (value) => {
       choice.family = value;
       redrawSearch();
     })];
@@ -378,7 +393,7 @@
   }
 
   page.append(head());
-  for (const entry of w4plots.list(doc)) {
+  for (const entry of w4figures.list(doc)) {
     const each = view(entry);
     views.push(each);
     page.append(each.section);
