@@ -113,16 +113,15 @@
     return keys;
   }
 
-  // Of two reports, with the differences in bold.
+  // Of two reports: what they have in common stands in one cell, what differs beside each other.
   function environmentTable() {
     const body = make("tbody", {});
     for (const key of environmentKeys()) {
       const texts = doc.reports.map((report) => environmentText(key, report.environment[key]));
       if (texts.every((text) => text === "—")) continue;
-      const differs = texts[0] !== texts[1];
-      const row = make("tr", {}, make("th", {scope: "row"}, kNames[key] || key));
-      texts.forEach((text) => row.append(make("td", {}, differs ? make("b", {}, text) : text)));
-      body.append(row);
+      const cells = texts[0] === texts[1] ? [make("td", {colspan: 2}, texts[0])]
+                                          : texts.map((text) => make("td", {}, make("b", {}, text)));
+      body.append(make("tr", {}, make("th", {scope: "row"}, kNames[key] || key), ...cells));
     }
     const letters = w4rows.letters.map((letter) => make("th", {scope: "col"}, letter));
     const table = make("table", {class: "plain"},

@@ -134,7 +134,7 @@ var w4search = (function (d3, w4, of) {
     var domain = [d3.min(entries, function (e) { return e.best; }) / 1.06,
                   d3.max(entries, function (e) { return e.median; }) * 1.06];
     var height = 190;
-    var places = w4.grid(panels.length, width, 200, height);
+    var places = w4.grid(panels.length, width, 165, height);
     figure.height = places.height;
     var parts = [];
     panels.forEach(function (panel, i) {

@@ -1,6 +1,6 @@
 """The pages of `w4tune report` in a headless Chromium.
 
-report_test.py W4TUNE SAMPLE_SEARCH: the tool, and what writes a cache file of many trials. With
+report_test.py W4TUNE SAMPLE_SEARCH [Pages.TEST]: the tool, and what writes a cache file of many trials. With
 W4_SCREENSHOTS=FOLDER the pages are photographed there, light and dark, wide and narrow.
 """
 
@@ -223,5 +223,5 @@ if __name__ == "__main__":
     if chromium.find() is None:
         print(f"skipped: none of {', '.join(chromium.NAMES)} is here")
         sys.exit(77)
-    TOOL, SAMPLE_SEARCH = sys.argv[1:]
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    TOOL, SAMPLE_SEARCH = sys.argv[1:3]
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=2)
