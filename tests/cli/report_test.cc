@@ -57,7 +57,7 @@ std::map<std::string, std::string> files_below(const fs::path& folder) {
 TEST(ReportPage, HasAMarkForEveryValue) {
   const ReportWithSearches each = read((kResults / "h200/small_m_chained_f16.json").string());
   const std::size_t rows = each.report.rows.size();
-  ASSERT_EQ(rows, 42U);
+  ASSERT_GT(rows, 0U);
   const auto plots = plots_of(report_data({each}));
   EXPECT_EQ(count(plots.at("speedup.svg"), "class=\"mark "), rows);
   EXPECT_EQ(count(plots.at("time.svg"), "class=\"mark "), 5 * rows)
@@ -73,14 +73,14 @@ TEST(ReportPage, HasAMarkForEveryValue) {
 }
 
 TEST(ReportPage, OfTwoReportsHasTheirDifference) {
+  const ReportWithSearches a = read((kResults / "h200/small_m_f16.json").string());
   const auto plots =
-      plots_of(report_data({read((kResults / "h200/small_m_f16.json").string()),
-                            read((kResults / "h200/small_m_chained_f16.json").string())}));
+      plots_of(report_data({a, read((kResults / "h200/small_m_chained_f16.json").string())}));
   for (const char* name : {"difference.svg", "means.svg", "speedup_a.svg", "speedup_b.svg",
                            "time.svg", "floor_a.svg", "floor_b.svg", "families_a.svg"}) {
     EXPECT_EQ(plots.count(name), 1U) << name;
   }
-  EXPECT_EQ(count(plots.at("difference.svg"), "class=\"mark "), 42U);
+  EXPECT_EQ(count(plots.at("difference.svg"), "class=\"mark "), a.report.rows.size());
 }
 
 TEST(ReportPage, ReportsWithNothingInCommonStillMakeAPage) {
