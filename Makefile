@@ -8,7 +8,7 @@ PYTHON ?= python3
 python_path = $(abspath $(shell command -v $(PYTHON)))
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test check format device install wheel clean toolkit python-package
+.PHONY: help tune test check format device install wheel results clean toolkit python-package
 
 help:
 	@echo 'make tune GPU=a40       build w4tune and run: w4tune --gpu a40 (GPU=auto: the one here)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make format             format the sources'
 	@echo 'make device             build what can be carried to another Linux machine'
 	@echo 'make wheel              build the Python package into dist/ (PYTHON=... the one to use)'
+	@echo 'make results            bring results/summary.md and results/plots up to date'
 	@echo 'make install PREFIX=... install the tool, libw4tune and its headers'
 	@echo 'make clean              remove build/'
 
@@ -26,6 +27,7 @@ tune: packages-build toolkit
 	build/release/cli/w4tune --gpu $(GPU) $(ARGS)
 
 test: packages-build toolkit python-package
+	-@$(MAKE) --no-print-directory packages-browser
 	cmake --preset dev -DW4TUNE_PYTHON=$(python_path)
 	cmake --build --preset dev --parallel $(JOBS)
 	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
@@ -55,6 +57,12 @@ install: packages-build toolkit
 
 wheel: packages-build toolkit
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist ./python
+
+results: packages-build toolkit
+	cmake --preset release
+	cmake --build --preset release --parallel $(JOBS) --target w4tune
+	rm -rf results/plots
+	build/release/cli/w4tune report --folder results
 
 clean:
 	rm -rf build dist

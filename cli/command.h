@@ -28,6 +28,7 @@ void add_probe(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_compare(CLI::App& app, Action& action);
+void add_report(CLI::App& app, Action& action);
 void add_replay(CLI::App& app, Action& action);
 void add_export(CLI::App& app, Action& action);
 void add_defaults(CLI::App& app, Action& action);

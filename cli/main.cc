@@ -13,8 +13,9 @@
 
 namespace {
 
-constexpr std::array kCommands = {"tune",   "bench",  "probe", "show", "inspect",  "compare",
-                                  "replay", "export", "merge", "lint", "defaults", "doctor"};
+constexpr std::array kCommands = {"tune",    "bench",    "probe",  "show",   "inspect",
+                                  "compare", "report",   "replay", "export", "merge",
+                                  "lint",    "defaults", "doctor"};
 
 int exit_code(w4tune::ErrorCode code) {
   switch (code) {
@@ -48,6 +49,7 @@ int run(int argc, char** argv) {
   w4tune::add_show(app, action);
   w4tune::add_inspect(app, action);
   w4tune::add_compare(app, action);
+  w4tune::add_report(app, action);
   w4tune::add_replay(app, action);
   w4tune::add_export(app, action);
   w4tune::add_merge(app, action);

@@ -43,6 +43,7 @@ const std::map<std::string, Names> kThirdParty = {
     {"nlohmann", {"tuner", "cli"}},
     {"zlib.h", {"tuner"}},
     {"CLI", {"cli"}},
+    {"mujs.h", {"cli"}},
     {"cuda.h", {"gpu", "tuner", "runtime"}},
     {"nvrtc.h", {"gpu"}},
     {"cublasLt.h", {"gpu"}},
@@ -58,6 +59,7 @@ const std::map<std::string, std::string> kGenerated = {
     {"generated/version.h", "core"},
     {"generated/cache_sql.h", "cache"},
     {"generated/device_sources.h", "templates"},
+    {"generated/page_files.h", "cli"},
 };
 
 // Public headers that depend on the standard library alone: the vocabulary of every folder.

@@ -62,6 +62,14 @@ std::string read_bytes(const std::string& path) {
   return bytes;
 }
 
+void add_baseline(ReportRow& row, ReportBaseline baseline) {
+  if (row.baseline) {
+    row.more_baselines.push_back(std::move(baseline));
+  } else {
+    row.baseline = std::move(baseline);
+  }
+}
+
 // Takes a parsed report apart and says of what it cannot use where it stands.
 class Parser {
  public:
@@ -249,20 +257,45 @@ class Parser {
                                integer(object, "split_k", where), integer(object, "raster", where));
       row.timing = timing(object, where);
     }
-    row.baseline = baseline(object, where);
+    for (ReportBaseline& each : baselines(object, where)) add_baseline(row, std::move(each));
+    if (const auto floor = object.find("floor_us"); floor != object.end() && *floor != 0.0) {
+      row.floor_us = time_us(*floor, where + ".floor_us");
+    }
+    row.dependent_us = median_of(object, "dependent", where);
+    row.read_us = median_of(object, "read", where);
+    row.serves = serves(object, where);
     return row;
   }
 
-  [[nodiscard]] std::optional<ReportBaseline> baseline(const json& object,
-                                                       const std::string& where) const {
-    const json& baselines = member(object, "baselines", where);
-    if (!baselines.is_object()) damaged(where + ".baselines is not an object");
-    if (baselines.empty()) return std::nullopt;
-    const std::string place = where + ".baselines." + printable(baselines.begin().key());
-    const json& entry = *baselines.begin();
-    if (!entry.is_object()) damaged(place + " is not an object");
-    return ReportBaseline{printable(baselines.begin().key()), text(entry, "detail", place),
-                          timing(entry, place)};
+  [[nodiscard]] std::vector<ReportBaseline> baselines(const json& object,
+                                                      const std::string& where) const {
+    const json& entries = member(object, "baselines", where);
+    if (!entries.is_object()) damaged(where + ".baselines is not an object");
+    std::vector<ReportBaseline> out;
+    for (const auto& [name, entry] : entries.items()) {
+      const std::string place = where + ".baselines." + printable(name);
+      if (!entry.is_object()) damaged(place + " is not an object");
+      out.push_back({printable(name), text(entry, "detail", place), timing(entry, place)});
+    }
+    return out;
+  }
+
+  // Of a line that only bench measures.
+  [[nodiscard]] std::optional<double> median_of(const json& object, const char* name,
+                                                const std::string& where) const {
+    const auto found = object.find(name);
+    if (found == object.end()) return std::nullopt;
+    const std::string place = fmt::format("{}.{}", where, name);
+    if (!found->is_object()) damaged(place + " is not an object");
+    return time_us(member(*found, "time_us_median", place), place + ".time_us_median");
+  }
+
+  [[nodiscard]] std::optional<ReportRow::Serves> serves(const json& object,
+                                                        const std::string& where) const {
+    if (!object.contains("m_lo")) return std::nullopt;
+    const bool bounded = !member(object, "m_hi", where).is_null();
+    return ReportRow::Serves{integer(object, "m_lo", where),
+                             bounded ? integer(object, "m_hi", where) : kUnboundedM};
   }
 
   const std::string& path_;
@@ -290,6 +323,8 @@ ReportRow row_of(const Winner& winner) {
   } else {
     row.timing = {winner.time_us_median, winner.time_us, known_clocks(winner.clock_mhz)};
   }
+  if (is_time(winner.floor_us)) row.floor_us = winner.floor_us;
+  row.serves = ReportRow::Serves{winner.m_lo, winner.m_hi};
   return row;
 }
 
@@ -332,10 +367,10 @@ Report read_cache(const std::string& path, const std::function<bool(const Device
   for (const auto& [workload, baseline] : store.winner_baselines(device)) {
     for (ReportRow& row : report.rows) {
       if (row.workload != workload || baseline.time_us.empty()) continue;
-      row.baseline = {
-          baseline.name,
-          printable(baseline.detail),
-          {median(baseline.time_us), baseline.time_us, known_clocks(baseline.clock_mhz)}};
+      add_baseline(
+          row, {printable(baseline.name),
+                printable(baseline.detail),
+                {median(baseline.time_us), baseline.time_us, known_clocks(baseline.clock_mhz)}});
     }
   }
   return report;
@@ -357,7 +392,9 @@ Report sound(Report report) {
   };
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
     const ReportRow& row = report.rows[i];
-    if (!is_plausible(row.timing) || (row.baseline && !is_plausible(row.baseline->timing))) {
+    const auto plausible = [](const ReportBaseline& each) { return is_plausible(each.timing); };
+    if (!is_plausible(row.timing) || (row.baseline && !plausible(*row.baseline)) ||
+        !std::all_of(row.more_baselines.begin(), row.more_baselines.end(), plausible)) {
       refuse(row, "has what is no time, or too many of them");
     }
     if (i > 0 && report.rows[i - 1].workload == row.workload) refuse(row, "is there twice");

@@ -1,5 +1,5 @@
-// ReportReader: what `compare` knows of a run, from a report (tuner/report.h, any version so far)
-// or from a cache file.
+// ReportReader: what `compare` and `report` know of a run, from a report (tuner/report.h, any
+// version so far) or from a cache file.
 //
 // Whatever the file holds, the result is sound: workloads are valid and occur once, times and
 // clocks are positive and finite, texts have no control characters. Everything else is refused in
@@ -42,6 +42,18 @@ struct ReportRow {
   std::string config;  // of what serves: kernel and schedule, or composite
   Timing timing;
   std::optional<ReportBaseline> baseline;
+  std::vector<ReportBaseline> more_baselines = {};  // after the first
+  std::optional<double> floor_us = {};              // the lower bound it was judged by
+  // What bench measures besides: the kernel as a dependent launch, and one that only reads the
+  // weight. Medians.
+  std::optional<double> dependent_us = {};
+  std::optional<double> read_us = {};
+  // The M it serves; empty in reports from before intervals.
+  struct Serves {
+    int m_lo = 0;
+    int m_hi = 0;  // kUnboundedM: all beyond
+  };
+  std::optional<Serves> serves = {};
 };
 
 struct Report {

@@ -90,7 +90,8 @@ TEST(Cli, UsageErrorsAreOneLineAndExitCodeTwo) {
 TEST(Cli, MissingFilesAreOneLineAndExitCodeOne) {
   for (const std::string& arguments :
        {std::string("show --db /no/such.db"), std::string("export x.db --db /no/such.db"),
-        std::string("compare /no/a.json /no/b.json"), std::string("replay /no/space.json.gz"),
+        std::string("compare /no/a.json /no/b.json"), std::string("report /no/a.json"),
+        std::string("report --folder /no/folder"), std::string("replay /no/space.json.gz"),
         std::string("lint /no/such.db"), std::string("merge never.db /no/such.db"),
         std::string("--gpu a40 --plan /no/plan.json")}) {
     const CommandResult outcome = w4tune_run(arguments);

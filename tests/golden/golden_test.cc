@@ -212,6 +212,7 @@ TEST(Golden, Help) {
   expect_golden("help.txt", output_of("--help"));
   expect_golden("help_probe.txt", output_of("probe --help"));
   expect_golden("help_compare.txt", output_of("compare --help"));
+  expect_golden("help_report.txt", output_of("report --help"));
   expect_golden("help_show.txt", output_of("show --help"));
   expect_golden("help_replay.txt", output_of("replay --help"));
   expect_golden("help_export.txt", output_of("export --help"));

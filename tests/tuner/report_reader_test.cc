@@ -44,6 +44,33 @@ TEST(ReportReader, ReadsWhatWasWritten) {
   EXPECT_EQ(row.baseline->timing.time_us, (std::vector<double>{10.0, 10.0}));
 }
 
+TEST(ReportReader, ReadsWhatPlotsShowBesides) {
+  const samples::Folder folder;
+  json report = report_json(sample_run(), sample_result());
+  json& rows = report["rows"];
+  rows[0]["read"] = {{"time_us_median", 3.0}};
+  rows[0]["dependent"] = {{"time_us_median", 4.0}};
+  rows[0]["baselines"]["peer"] = rows[0]["baselines"]["cublaslt_f16"];
+  rows[1]["floor_us"] = 0.0;
+  rows[1].erase("m_lo");
+  const Report read = read_text(folder, report.dump());
+  const ReportRow& row = read.rows[0];
+  EXPECT_EQ(row.floor_us, 2.5);
+  EXPECT_EQ(row.read_us, 3.0);
+  EXPECT_EQ(row.dependent_us, 4.0);
+  ASSERT_TRUE(row.serves);
+  EXPECT_EQ(row.serves->m_lo, 1);
+  EXPECT_EQ(row.serves->m_hi, 10);
+  EXPECT_EQ(row.baseline->name, "cublaslt_f16");
+  ASSERT_EQ(row.more_baselines.size(), 1U);
+  EXPECT_EQ(row.more_baselines[0].name, "peer");
+  EXPECT_FALSE(read.rows[1].floor_us) << "none was computed";
+  EXPECT_FALSE(read.rows[1].read_us);
+  EXPECT_FALSE(read.rows[1].serves) << "a report from before intervals";
+  rows[1]["m_lo"] = 11;
+  EXPECT_EQ(read_text(folder, report.dump()).rows[1].serves->m_hi, kUnboundedM);
+}
+
 TEST(ReportReader, ACompositeIsWhatServes) {
   const samples::Folder folder;
   TuneResult result = sample_result();
@@ -215,6 +242,13 @@ TEST(ReportReader, DamagedValuesAreRefusedWithTheirPlace) {
   refused("/rows/0/baselines/cublaslt_f16", 1, "rows[0].baselines.cublaslt_f16 is not an object");
   refused("/rows/0/baselines/cublaslt_f16/time_us_samples", {0.0},
           "cublaslt_f16.time_us_samples[0]");
+  refused("/rows/0/floor_us", -1.0, "rows[0].floor_us is no time");
+  refused("/rows/0/floor_us", "low", "rows[0].floor_us is no time");
+  refused("/rows/0/read", 1, "rows[0].read is not an object");
+  refused("/rows/0/dependent", {{"time_us_median", 1e300}},
+          "rows[0].dependent.time_us_median is no time");
+  refused("/rows/0/m_lo", -1, "rows[0].m_lo is not a number from 0 to");
+  refused("/rows/0/m_hi", "all", "rows[0].m_hi is not a number from 0 to");
   refused("/rows/0/composite", {{"time_us_median", 1.0}}, "rows[0].composite.config is missing");
   json lacking = whole;
   lacking["rows"][1].erase("time_us_samples");
