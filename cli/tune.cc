@@ -216,6 +216,7 @@ int run(const Options& options) {
   tune.device_dir = options.device_dir;
   tune.baseline = !options.no_baseline;
   tune.verify_on_device = options.verify_on_device;
+  tune.measuring_program = "/proc/self/exe";
   tune.protocol.seed = options.seed;
   tune.protocol.dependent = options.dependent;
   tune.interrupted = [] { return g_interrupted != 0; };

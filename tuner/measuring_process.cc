@@ -14,6 +14,7 @@
 #include <cstring>
 #include <thread>
 
+#include "core/check.h"
 #include "tuner/measuring_server.h"
 #include "tuner/verify.h"
 #include "w4tune/error.h"
@@ -159,6 +160,7 @@ std::string MeasuringProcess::prepare() {
 }
 
 void MeasuringProcess::ensure_started() {
+  W4_CHECK(!setup_.program.empty(), "whoever measures names the program that does");
   // One that died while it had nothing to do: no candidate is to blame.
   if (child_ && wait_until(child_->pid, Clock::now())) child_.reset();
   if (child_) return;

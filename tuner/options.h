@@ -32,8 +32,9 @@ struct TuneOptions {
   std::string device_dir;         // device sources read from here instead of the embedded ones
   bool baseline = true;           // measure cuBLASLt beside every workload
   bool verify_on_device = false;  // predicted kernels are run on the present GPU
-  // The executable of w4tune, which measures as a process of its own; this one, where this is it.
-  std::string measuring_program = "/proc/self/exe";
+  // The executable of w4tune, which measures as a process of its own. Whoever measures names it: a
+  // program that does not know the command would run its own course instead.
+  std::string measuring_program;
   // A candidate that gives no sign of life for so long hangs; a slow one is given more.
   double patience_s = 10.0;
   Protocol protocol;

@@ -22,6 +22,7 @@
 #include "tests/cache/samples.h"
 #include "tests/runtime/reference.h"
 #include "tests/runtime/small_cache.h"
+#include "tests/tuner/program.h"
 #include "w4tune/dispatcher.h"
 
 namespace w4tune {
@@ -254,6 +255,7 @@ TEST_F(CompositeGpuTest, TheTunerMeasuresItAndObeysTheLimit) {
     options.plan.name = "composite";
     options.plan.workloads = {{problem, 16}, {problem, 1024}};
     options.device = query_device(0);
+    options.measuring_program = program_under_test();
     options.evaluations = 4;
     options.max_workspace_bytes = limit;
     options.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));

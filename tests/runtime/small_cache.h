@@ -10,6 +10,7 @@
 
 #include "cache/store.h"
 #include "gpu/device.h"
+#include "tests/tuner/program.h"
 #include "tuner/compiler.h"
 #include "tuner/tune.h"
 
@@ -35,6 +36,7 @@ inline void tune_small_cache(const std::string& path, const std::vector<Problem>
     for (const int m : tokens) options.plan.workloads.push_back({problem, m});
   }
   options.device = query_device(0);
+  options.measuring_program = program_under_test();
   options.evaluations = 12;
   options.baseline = false;
   options.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));

@@ -6,6 +6,7 @@
 #include "core/stats.h"
 #include "gpu/device.h"
 #include "tests/cache/samples.h"
+#include "tests/tuner/program.h"
 #include "tuner/tune.h"
 
 namespace w4tune {
@@ -33,6 +34,7 @@ TEST(Retime, TimesWhatIsStoredInTurns) {
   overrides.shapes = {{4096, 1024}};
   options.plan = model_plan("pi05", overrides);
   options.device = query_device(0);
+  options.measuring_program = program_under_test();
   options.evaluations = 8;
   options.threads = 8;
   Quiet quiet;
