@@ -19,6 +19,7 @@
 #include "tuner/gpu_session.h"
 #include "tuner/measuring_messages.h"
 #include "tuner/probe.h"
+#include "tuner/run_off.h"
 #include "w4tune/error.h"
 
 namespace w4tune {
@@ -153,7 +154,12 @@ class MeasuringServer {
     gpu().reset_counters();
     const auto announce = [&](std::size_t i) { step(steps[i]); };
     sample_interleaved(order, 1, announce);  // uploads the graphs, warms up
-    std::vector<Samples> samples = sample_interleaved(order, protocol_.final_samples, announce);
+    const std::size_t kernels = graphs.size();
+    std::vector<Samples> samples = sample_in_rounds(kernels, order.size() - kernels,
+                                                    protocol_.final_samples, [&](std::size_t i) {
+                                                      announce(i);
+                                                      return order[i]->sample();
+                                                    });
     for (std::size_t i = 0; i < samples.size(); ++i) {
       if (steps[i] == kCompositeStep) {
         contest.composite.samples = std::move(samples[i]);

@@ -22,8 +22,8 @@ struct Protocol {
   int min_launches = 24;
   double min_graph_us = 300.0;  // short kernels are repeated until a replay lasts this long
   int search_samples = 5;       // for each candidate of the search
-  int final_samples = 25;       // for each finalist and baseline, interleaved
-  int finalists = 4;
+  int final_samples = 25;       // for each finalist that stays (tuner/run_off.h) and the baseline
+  int finalists = 8;
   std::uint64_t seed = 1;  // of the operands
   // Candidates are launched to begin before the launch before has ended (sm_90), as in a chain of
   // layers: other kernels are then the fastest.
@@ -32,7 +32,7 @@ struct Protocol {
   [[nodiscard]] std::string text() const {
     return fmt::format(
         "cold weights {}x L2, graph of >= {} launches and >= {} us, medians of {} and {} samples, "
-        "{} finalists interleaved with the baseline, random operands (seed {}){}{}",
+        "{} finalists halved twice, in turns with the baseline, random operands (seed {}){}{}",
         cold_factor, min_launches, min_graph_us, search_samples, final_samples, finalists, seed,
         dependent ? ", " : "", dependent ? kDependentText : "");
   }

@@ -6,13 +6,44 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
-#include "core/stats.h"
 #include "tuner/measure.h"
 
 namespace w4tune {
+
+// Rounds after which the finalists are halved.
+inline constexpr int kHalvingRounds[] = {5, 10};
+
+// A sample is throttled where its clock lies more than this below the median clock of what it is a
+// sample of; at most so many are left out for it, the slowest clocks first.
+inline constexpr double kThrottledShare = 0.05;
+inline constexpr double kMostThrottled = 0.25;
+
+// Which samples count. Unknown clocks (0) always do.
+std::vector<bool> steady(const Samples& samples);
+// Those alone.
+Samples only_steady(const Samples& samples);
+// Whether more were throttled than may be left out: what such samples say is in doubt.
+bool throttled_too_often(const Samples& samples);
+
+// Times of `samples` over those of `others`, of the rounds that both have and where both were
+// steady.
+std::vector<double> ratios(const Samples& samples, const Samples& others);
+
+// Of the `alive` finalists those that go on: not shown to be slower than the fastest by more than
+// kTieShare, and of those at most half of the alive ones, rounded up, the fastest first; two at
+// least, where there are two that near.
+std::vector<std::size_t> survivors(const std::vector<Samples>& samples,
+                                   const std::vector<std::size_t>& alive);
+
+// Samples of `finalists` things that compete and of `others` after them, which stay to the end, in
+// turns: `sample(i)` takes one.
+std::vector<Samples> sample_in_rounds(
+    std::size_t finalists, std::size_t others, int rounds,
+    const std::function<MeasuredGraph::Sample(std::size_t)>& sample);
 
 struct Finalist {
   std::string text;        // of the candidate: the last resort among equals
@@ -22,27 +53,6 @@ struct Finalist {
   Samples samples;  // one a round, from the first round on; fewer where it dropped out
 };
 
-// A sample is throttled where its clock lies more than this below the median clock of its finalist.
-inline constexpr double kThrottledShare = 0.05;
-// Of a finalist's samples at most so many are left out for it, the slowest clocks first.
-inline constexpr double kMostThrottled = 0.25;
-
-// Which samples count. Unknown clocks (0) always do.
-std::vector<bool> steady(const Samples& samples);
-
-// Whether more were throttled than may be left out: what such samples say is in doubt.
-bool throttled_too_often(const Samples& samples);
-
-// Times of a finalist over those of another, of the rounds where both were sampled and steady.
-// Empty where there is none.
-std::vector<double> ratios(const Finalist& finalist, const Finalist& to);
-
-// Indices of the finalists that go on, of the `alive` ones: not shown to be slower than the best by
-// more than kTieShare, and of those at most half of the alive ones, rounded up, the fastest first;
-// two at least.
-std::vector<std::size_t> survivors(const std::vector<Finalist>& finalists,
-                                   const std::vector<std::size_t>& alive);
-
 struct Verdict {
   std::size_t winner = 0;
   // Not shown to be slower than the fastest by more than kTieShare; without the winner, fastest
@@ -50,9 +60,10 @@ struct Verdict {
   std::vector<std::size_t> tied;
 };
 
-// Of the `alive`, those whose interval of the ratio to the fastest reaches 1 are equals of it. The
-// incumbent wins where it is in the tie set, so that tuning again changes nothing without a reason;
-// else the equal with the least shared memory, then registers, then the first by text.
-Verdict decide(const std::vector<Finalist>& finalists, const std::vector<std::size_t>& alive);
+// Of those that were sampled to the end, the ones whose interval of the ratio to the fastest
+// reaches 1 are equals of it. The incumbent wins where it is in the tie set, so that tuning again
+// changes nothing without a reason; else the equal with the least shared memory, then registers,
+// then the first by text. Requires a finalist.
+Verdict decide(const std::vector<Finalist>& finalists);
 
 }  // namespace w4tune

@@ -16,6 +16,7 @@
 #include "tuner/composite_run.h"
 #include "tuner/gpu_evaluator.h"
 #include "tuner/measuring_process.h"
+#include "tuner/run_off.h"
 #include "tuner/verify.h"
 #include "w4tune/error.h"
 
@@ -28,6 +29,7 @@ using Clock = std::chrono::steady_clock;
 constexpr double kHopelessComposite = 1.1;
 // Winners of the M before that are tried first.
 constexpr std::size_t kSeeds = 6;
+constexpr std::size_t kNewSeeds = 4;  // of one M, the fastest of its search
 // Of the ranking, prepared ahead for workloads whose turn has not come.
 constexpr std::size_t kCompileAhead = 24;
 
@@ -200,6 +202,7 @@ class MeasuredRun {
 
     GpuEvaluator evaluator(context_, workload, rankings, floor);
     std::vector<Choice> seeds;
+    if (const auto incumbent = incumbent_of(workload)) seeds = choices_near(rankings, *incumbent);
     for (const Candidate& seed : seeds_) {
       for (Choice& choice : choices_near(rankings, seed)) seeds.push_back(std::move(choice));
     }
@@ -234,18 +237,21 @@ class MeasuredRun {
   // The final, interleaved with the baseline: winner, tie set and baseline of the row.
   void decide(WorkloadResult& row, GpuEvaluator& evaluator, double floor) {
     std::vector<Trial> finalists;
+    const std::optional<Candidate> incumbent = incumbent_of(row.workload);
     for (Trial& trial : evaluator.ordered()) {
-      if (finalists.size() == static_cast<std::size_t>(options_.protocol.finalists)) break;
+      const bool enough = finalists.size() >= static_cast<std::size_t>(options_.protocol.finalists);
+      if (enough && trial.candidate != incumbent) continue;
       if (survives(trial, evaluator)) finalists.push_back(std::move(trial));
     }
     const Contest contest = hold_contest(row, evaluator, finalists);
     if (!contest.baseline.time_us.empty()) {
+      const Samples steady = only_steady(contest.baseline);
       row.baseline = Baseline{baseline_name(row.workload.problem), contest.baseline_detail,
-                              contest.baseline.time_us, contest.baseline.clock_mhz};
+                              steady.time_us, steady.clock_mhz};
       store_.put_baseline(run_, row.workload, *row.baseline);
     }
     if (finalists.empty()) return;
-    crown(row, finalists, contest.kernels, floor);
+    crown(row, finalists, contest.kernels, incumbent, floor);
     if (row.composite_left_out.empty()) judge_composite(row, contest.composite);
     store_.put_winners(run_, row.workload.problem, {*row.winner});
   }
@@ -340,12 +346,46 @@ class MeasuredRun {
     return true;
   }
 
-  void crown(WorkloadResult& row, const std::vector<Trial>& finalists,
-             const std::vector<Samples>& samples, double floor) {
-    std::size_t best = 0;
-    for (std::size_t i = 1; i < finalists.size(); ++i) {
-      if (median(samples[i].time_us) < median(samples[best].time_us)) best = i;
+  // What the cache serves of a workload already.
+  [[nodiscard]] std::optional<Candidate> incumbent_of(const Workload& workload) const {
+    for (const Winner& winner : store_.winners(options_.device)) {
+      if (Workload{winner.problem, winner.m} == workload &&
+          winner.provenance == Provenance::kMeasured) {
+        return winner.candidate;
+      }
     }
+    return std::nullopt;
+  }
+
+  [[nodiscard]] Verdict judge(const Problem& problem, const std::vector<Trial>& trials,
+                              const std::vector<Samples>& samples,
+                              const std::optional<Candidate>& incumbent) {
+    std::vector<Finalist> finalists;
+    for (std::size_t i = 0; i < trials.size(); ++i) {
+      const Candidate& candidate = trials[i].candidate;
+      const Family* family = find_family(candidate.config.family);
+      finalists.push_back({.text = to_string(candidate),
+                           .incumbent = candidate == incumbent,
+                           .smem_bytes = family->footprint(candidate.config, problem).smem_bytes,
+                           .registers = compiler_.get(candidate.config, problem).registers,
+                           .samples = samples[i]});
+    }
+    return w4tune::decide(finalists);
+  }
+
+  void crown(WorkloadResult& row, const std::vector<Trial>& finalists,
+             const std::vector<Samples>& samples, const std::optional<Candidate>& incumbent,
+             double floor) {
+    const Verdict verdict = judge(row.workload.problem, finalists, samples, incumbent);
+    const std::size_t best = verdict.winner;
+    if (throttled_too_often(samples[best])) {
+      observer_.on_warning(
+          fmt::format("{}: in more than a quarter of the final samples the clock was over 5 % "
+                      "below its median. "
+                      "See what else uses this GPU or heats it",
+                      to_string(row.workload)));
+    }
+    const Samples steady = only_steady(samples[best]);
     const Trial& trial = finalists[best];
     const Family* family = find_family(trial.candidate.config.family);
     const Compilation& compilation = compiler_.get(trial.candidate.config, row.workload.problem);
@@ -358,15 +398,14 @@ class MeasuredRun {
     winner.compilation_key = compilation.key;
     winner.registers = compilation.registers;
     winner.spill_bytes = compilation.spill_bytes;
-    winner.time_us = samples[best].time_us;
-    winner.clock_mhz = samples[best].clock_mhz;
+    winner.time_us = steady.time_us;
+    winner.clock_mhz = steady.clock_mhz;
     winner.time_us_median = median(winner.time_us);
     winner.error = trial.error;
     winner.floor_us = floor;
     if (row.baseline) winner.baseline_us = median(row.baseline->time_us);
-    for (std::size_t i = 0; i < finalists.size(); ++i) {
-      const bool tied = median(samples[i].time_us) <= winner.time_us_median * (1.0 + kTieShare);
-      if (i != best && tied) winner.tie_set.push_back(finalists[i].candidate);
+    for (const std::size_t i : verdict.tied) winner.tie_set.push_back(finalists[i].candidate);
+    for (std::size_t i = 0; i < std::min(kNewSeeds, finalists.size()); ++i) {
       if (seeds_.size() >= kSeeds) seeds_.erase(seeds_.begin());
       seeds_.push_back(finalists[i].candidate);
     }

@@ -296,9 +296,14 @@ TEST(Cli, InterruptKeepsWhatIsThereAndTheSameCommandGoesOn) {
   for (const char* suffix : {"", "-wal", "-shm"}) fs::remove(db + suffix);
   const std::string command = "--gpu a40 --m 1,16,50,968 --threads 1 --op gemm --db " + db;
   // SIGINT as soon as the first workload has its line.
+  const std::string log = temp("interrupt.txt");
+  fs::remove(log);
   const std::string interrupted =
-      std::string("bash -c '") + W4TUNE_CLI + " " + command +
-      " 2>&1 & pid=$!; (sleep 4; kill -INT $pid) & wait $pid; echo rc=$?'";
+      std::string("bash -c '") + W4TUNE_CLI + " " + command + " >" + log +
+      " 2>&1 & pid=$!; until grep -q \"  predicted  \" " + log +
+      " || ! kill -0 $pid; do sleep 0.1; done 2>/dev/null; kill -INT $pid; wait $pid; "
+      "echo rc=$?; cat " +
+      log + "'";
   const std::string text = run_command(interrupted).out;
   const bool was_quick = text.find("rc=0") != std::string::npos;
   EXPECT_TRUE(was_quick || text.find("interrupted") != std::string::npos) << text;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "core/device_info.h"
+#include "tests/core/sample_calibration.h"
 #include "tests/tuner/stand_in.h"
 #include "tests/tuner/watched_run.h"
 #include "tuner/tune.h"
@@ -39,7 +40,9 @@ class Isolation : public testing::Test {
     options_.baseline = false;
     options_.threads = 2;
     options_.measuring_program = W4TUNE_STAND_IN;
-    options_.device.mma_denormals = true;  // as the stand-in says
+    // As the stand-in says.
+    options_.device.mma_denormals = true;
+    options_.device.calibration = sample_calibration();
   }
 
   static std::string test_name() {

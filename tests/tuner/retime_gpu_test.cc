@@ -46,6 +46,7 @@ TEST(Retime, TimesWhatIsStoredInTurns) {
   // The same kernel, told that a row of its tiles is twice as high: half of the output is missing.
   Entrant wrong = good;
   wrong.winner.footprint.row_tile *= 2;
+  wrong.winner.compilation_key += " wrong";  // kernels are loaded once for each
   Retimer retimer(0, options.device, Protocol{}, Retimer::workspace_for(good.winner));
   const std::vector<Samples> samples = retimer.time({good, wrong, good});
   ASSERT_EQ(samples.size(), 3U);
