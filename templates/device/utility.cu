@@ -509,8 +509,8 @@ __device__ __forceinline__ void reduce_alone(const GemmArgs& args) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[j][i] = static_cast<float>(i);
   }
-  const SplitShares<kTileFloats, kReduceThreads, 1> shares{
-      args, tile, block_index() % args.split_k, thread, shared_base()};
+  const SplitShares<kTileFloats, kReduceThreads, 1> shares{args, tile, block_index() % args.split_k,
+                                                           thread, shared_base()};
   if (!shares.gather(sums, places)) return;
   u16* const y = static_cast<u16*>(args.y) + static_cast<long long>(tile) * kTileFloats;
 #pragma unroll
