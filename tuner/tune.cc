@@ -171,9 +171,7 @@ class MeasuredRun {
     row.workload = workload;
     row.resumed = true;
     row.predictions = predictions_of(store_.trials(run_, workload), options_.device);
-    for (const Winner& winner : store_.winners(options_.device)) {
-      if (winner.problem == workload.problem && winner.m == workload.m) row.winner = winner;
-    }
+    row.winner = stored_winner(workload);
     row.baseline = store_.find_baseline(run_, workload, baseline_name(workload.problem));
     if (row.winner && !row.winner->composite) {
       row.composite_left_out = "not stored by the run that tuned it";
@@ -202,7 +200,8 @@ class MeasuredRun {
 
     GpuEvaluator evaluator(context_, workload, rankings, floor);
     std::vector<Choice> seeds;
-    if (const auto incumbent = incumbent_of(workload)) seeds = choices_near(rankings, *incumbent);
+    const std::optional<Candidate> incumbent = incumbent_of(workload);
+    if (incumbent) seeds = choices_near(rankings, *incumbent);
     for (const Candidate& seed : seeds_) {
       for (Choice& choice : choices_near(rankings, seed)) seeds.push_back(std::move(choice));
     }
@@ -225,7 +224,7 @@ class MeasuredRun {
     row.evaluated = evaluator.measured();
     row.reused = evaluator.reused();
     row.predictions = predictions_of(evaluator.ordered(), options_.device);
-    if (!options_.interrupted()) decide(row, evaluator, floor);
+    if (!options_.interrupted()) decide(row, evaluator, incumbent, floor);
     row.failed = evaluator.failed();
     if (options_.interrupted() && !row.winner) {
       result_.interrupted = true;
@@ -235,9 +234,9 @@ class MeasuredRun {
   }
 
   // The final, interleaved with the baseline: winner, tie set and baseline of the row.
-  void decide(WorkloadResult& row, GpuEvaluator& evaluator, double floor) {
+  void decide(WorkloadResult& row, GpuEvaluator& evaluator,
+              const std::optional<Candidate>& incumbent, double floor) {
     std::vector<Trial> finalists;
-    const std::optional<Candidate> incumbent = incumbent_of(row.workload);
     for (Trial& trial : evaluator.ordered()) {
       const bool enough = finalists.size() >= static_cast<std::size_t>(options_.protocol.finalists);
       if (enough && trial.candidate != incumbent) continue;
@@ -347,14 +346,17 @@ class MeasuredRun {
   }
 
   // What the cache serves of a workload already.
-  [[nodiscard]] std::optional<Candidate> incumbent_of(const Workload& workload) const {
-    for (const Winner& winner : store_.winners(options_.device)) {
-      if (Workload{winner.problem, winner.m} == workload &&
-          winner.provenance == Provenance::kMeasured) {
-        return winner.candidate;
-      }
+  [[nodiscard]] std::optional<Winner> stored_winner(const Workload& workload) const {
+    for (Winner& winner : store_.winners(options_.device)) {
+      if (Workload{winner.problem, winner.m} == workload) return std::move(winner);
     }
     return std::nullopt;
+  }
+  // The same, where it was measured.
+  [[nodiscard]] std::optional<Candidate> incumbent_of(const Workload& workload) const {
+    const std::optional<Winner> winner = stored_winner(workload);
+    if (!winner || winner->provenance != Provenance::kMeasured) return std::nullopt;
+    return winner->candidate;
   }
 
   [[nodiscard]] Verdict judge(const Problem& problem, const std::vector<Trial>& trials,

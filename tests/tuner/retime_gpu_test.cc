@@ -7,22 +7,11 @@
 #include "gpu/device.h"
 #include "tests/cache/samples.h"
 #include "tests/tuner/program.h"
+#include "tests/tuner/watched_run.h"
 #include "tuner/tune.h"
 
 namespace w4tune {
 namespace {
-
-class Quiet final : public TuneObserver {
- public:
-  void on_phase(const std::string& /*what*/) override {}
-  void on_ceilings(const Ceilings& /*ceilings*/) override {}
-  void on_workload(std::size_t /*index*/, std::size_t /*total*/, const Workload& /*workload*/,
-                   double /*floor_us*/) override {}
-  void on_candidate(const Trial& /*trial*/, int /*done*/, int /*planned*/,
-                    double /*best_us*/) override {}
-  void on_result(const WorkloadResult& /*row*/, const TuneResult& /*so_far*/) override {}
-  void on_warning(const std::string& /*message*/) override {}
-};
 
 TEST(Retime, TimesWhatIsStoredInTurns) {
   if (device_count() == 0) GTEST_SKIP() << no_device_reason();
@@ -37,8 +26,8 @@ TEST(Retime, TimesWhatIsStoredInTurns) {
   options.measuring_program = program_under_test();
   options.evaluations = 8;
   options.threads = 8;
-  Quiet quiet;
-  const TuneResult result = tune_measured(options, store, quiet);
+  Watcher watcher;
+  const TuneResult result = tune_measured(options, store, watcher);
   ASSERT_TRUE(result.rows.at(0).winner);
   Entrant good{*result.rows[0].winner, {}};
   good.winner.composite.reset();
